@@ -1,0 +1,1 @@
+"""The stories of Lyceum: Prefect flows and the command line that tells them."""

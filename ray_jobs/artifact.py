@@ -1,0 +1,105 @@
+"""A trained model at rest: tensors, JSON and a manifest with every file's digest. No pickle.
+
+The manifest is written last and names the rest, so a half-written artifact
+does not load, and a damaged one says which file is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ray_jobs.errors import ArtifactError
+from ray_jobs.families import Family, family
+from ray_jobs.recipe import as_dict, spec_from
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model in memory, ready to predict, with what is known of its making."""
+
+    family: Family
+    spec: Any
+    vocabulary: Any
+    module: nn.Module  # in eval mode
+    about: dict[str, Any]  # lineage, data digest, seed and the like
+    digest: str  # of the manifest, and so of every file
+
+
+def write(
+    folder: Path, *, kind: str, spec: Any, vocabulary: Any, module: nn.Module, about: dict[str, Any]
+) -> str:
+    """Write an artifact into a folder; returns its digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    files = {
+        "weights.safetensors": save(tensors),
+        "vocabulary.json": orjson.dumps(vocabulary.as_json()),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    manifest = {
+        "format": FORMAT,
+        "family": kind,
+        "spec": as_dict(spec),
+        "about": about,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    (folder / MANIFEST).write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(folder: Path) -> Artifact:
+    """Load an artifact; raises ArtifactError when it is missing, damaged or too new."""
+    manifest, digest = _manifest(folder)
+    kind = family(manifest["family"])
+    data = {name: _verified(folder / name, sha) for name, sha in manifest["files"].items()}
+    spec = spec_from(manifest["spec"], kind.specs)
+    vocabulary = kind.vocabulary_from_json(orjson.loads(data["vocabulary.json"]))
+    module = spec.build(vocabulary)
+    module.load_state_dict(_tensors(folder, data["weights.safetensors"]))
+    return Artifact(kind, spec, vocabulary, module.eval(), manifest["about"], digest)
+
+
+def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"no model artifact in {folder}: {MANIFEST} is missing")
+    data = path.read_bytes()
+    try:
+        manifest: dict[str, Any] = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is damaged ({error}); train again or roll back") from error
+    if manifest["format"] > FORMAT:
+        raise ArtifactError(
+            f"{folder} has artifact format {manifest['format']}, this Lyceum reads up to {FORMAT}; "
+            "upgrade Lyceum"
+        )
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _verified(path: Path, sha: str) -> bytes:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing from its artifact; train again or roll back")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha:
+        raise ArtifactError(f"{path} does not match its digest; train again or roll back")
+    return data
+
+
+def _tensors(folder: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ArtifactError(f"{folder}/weights.safetensors is damaged ({error})") from error

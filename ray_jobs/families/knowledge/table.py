@@ -1,0 +1,22 @@
+"""The table every stage agrees on: one row per answer a learner gave.
+
+Ingestion writes it, cleaning guarantees it, training reads it, and the HTTP
+API speaks the same words. Change a column here or nowhere.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+CLEAN = pl.Schema(
+    {
+        "learner": pl.String,  # pseudonym
+        "item": pl.String,
+        "skills": pl.List(pl.String),  # a set: sorted, no repeats, may be empty
+        "correct": pl.Float32,  # 0..1; partial credit allowed
+        "time": pl.Float64,  # unix seconds; null when the log has no times
+        "position": pl.Int64,  # order of answers within the log; breaks ties of time
+        "bucket": pl.UInt64,  # public hash of the original learner id
+        "scored": pl.Boolean,  # False: context only, neither trained on nor evaluated
+    }
+)

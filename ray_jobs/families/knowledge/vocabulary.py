@@ -1,0 +1,54 @@
+"""Which items and skills the model knows: ids in order of first sight in the train split.
+
+Id 0 is padding and id 1 is "unseen", so that every request can be answered.
+Append-only: a retrained model keeps the ids of its predecessor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+PADDING = 0
+UNSEEN = 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Items and skills of the train split; entry i has id i + 2."""
+
+    items: tuple[str, ...]
+    skills: tuple[str, ...]
+
+    @classmethod
+    def of(cls, train: pl.DataFrame) -> Vocabulary:
+        """Read the vocabulary off the train split, and nothing else."""
+        items = train["item"].unique(maintain_order=True)
+        skills = train["skills"].explode().drop_nulls().unique(maintain_order=True)
+        return cls(tuple(items), tuple(skills))
+
+    @cached_property
+    def item_ids(self) -> dict[str, int]:
+        return {name: i + 2 for i, name in enumerate(self.items)}
+
+    @cached_property
+    def skill_ids(self) -> dict[str, int]:
+        return {name: i + 2 for i, name in enumerate(self.skills)}
+
+    def item(self, name: str) -> int:
+        return self.item_ids.get(name, UNSEEN)
+
+    def skill_set(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Ids of a set of skills, ascending; unseen ones share one id."""
+        return tuple(sorted({self.skill_ids.get(name, UNSEEN) for name in names}))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"items": list(self.items), "skills": list(self.skills)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Vocabulary:
+        return cls(tuple(values["items"]), tuple(values["skills"]))

@@ -1,0 +1,45 @@
+"""Examples in, predictions out: the one way from a model to its answers.
+
+Evaluation, the gate, a replica, and MLflow's pyfunc all call this, so a figure
+in a report is a figure of what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ray_jobs.artifact import Artifact
+
+
+def predict(
+    model: Artifact, examples: Sequence[Any], *, batch_cost: int = 16384
+) -> list[NDArray[np.float32]]:
+    """Predictions of each example's scored rows, in the order given."""
+    results: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(examples)
+    for indices in batches([model.family.cost(e) for e in examples], batch_cost):
+        batch = model.family.collate([examples[i] for i in indices], model.vocabulary)
+        with torch.inference_mode():
+            outcomes = model.family.outcomes(model.module(batch), batch)
+        for i, outcome in zip(indices, outcomes, strict=True):
+            results[i] = outcome
+    return results
+
+
+def batches(costs: Sequence[int], batch_cost: int) -> Iterator[list[int]]:
+    """Group examples of like cost so that a batch, padding included, stays within a cost.
+
+    An example dearer than that is a batch of its own.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: costs[i]):
+        if batch and (len(batch) + 1) * costs[i] > batch_cost:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

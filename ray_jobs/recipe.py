@@ -1,0 +1,161 @@
+"""A recipe: service, family, data, spec, budget, split and gate as plain frozen records.
+
+What a run does follows from its recipe, its data, the code and the seed, and
+from nothing else. `overridden` applies `--set key=value` with types checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
+
+from ray_jobs.errors import UsageError
+
+
+class Spec(Protocol):
+    """An architecture with its hyper-parameters: a frozen dataclass with a `name`.
+
+    It has either `build(vocabulary) -> nn.Module`, trained by the loop, or
+    `fit(train, validation, vocabulary) -> nn.Module` when it is closed-form.
+    """
+
+    name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how hard to train."""
+
+    epochs: int = 9
+    batch_cost: int = 8192  # positions of one global batch, shared by all workers
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_epochs: float = 0.5
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is trained on, and who is only predicted.
+
+    Groups (learners) are divided by a salted hash; with `until` below 1 the
+    training groups are cut at that quantile of time, and of the test groups
+    only what came later is scored: train on the past, test on the future.
+    A split that the data came with is honoured instead.
+    """
+
+    test: float = 0.2
+    validation: float = 0.1
+    until: float = 1.0
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a candidate must show before it may become champion."""
+
+    margin: float = 0.002  # how much worse than the champion is still "not worse"
+    max_calibration_error: float = 0.05
+    max_latency_ms: float = 250.0  # p95 of single requests to a real replica
+    max_size_mb: float = 500.0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which source column holds what; empty means: look for the usual names."""
+
+    learner: str = ""
+    item: str = ""
+    skills: str = ""
+    correct: str = ""
+    time: str = ""
+    skill_separator: str = ";"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one training worker and one serving replica claim of the cluster."""
+
+    worker_cpus: float = 0.75  # below 1, so that a live service fits beside training
+    worker_gpus: float = 0.0
+    replica_cpus: float = 0.1
+    replicas: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One named experiment, ready to run."""
+
+    name: str
+    family: str
+    service: str
+    spec: Spec
+    data: str = ""
+    seed: int = 0
+    workers: int = 2
+    max_bad_fraction: float = 0.2
+    budget: Budget = field(default_factory=Budget)
+    split: Split = field(default_factory=Split)
+    gate: Gate = field(default_factory=Gate)
+    columns: Columns = field(default_factory=Columns)
+    resources: Resources = field(default_factory=Resources)
+
+    def overridden(self, **settings: str) -> Self:
+        """Apply dotted settings such as `{"budget.epochs": "3"}`.
+
+        Raises UsageError for a name that does not exist or a value of another type.
+        """
+        recipe = self
+        for key, text in settings.items():
+            recipe = _with(recipe, key.split("."), text, key)
+        return recipe
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """A recipe, or a part of one, as plain JSON values; a spec carries its name."""
+    values: dict[str, Any] = {}
+    if hasattr(type(record), "build") or hasattr(type(record), "fit"):
+        values["name"] = type(record).name
+    for f in dataclasses.fields(record):
+        value = getattr(record, f.name)
+        values[f.name] = as_dict(value) if dataclasses.is_dataclass(value) else value
+    return values
+
+
+def spec_from(values: dict[str, Any], specs: typing.Mapping[str, type[Any]]) -> Any:
+    """Rebuild a spec from `as_dict`; raises UsageError when there is none of that name."""
+    rest = dict(values)
+    name = rest.pop("name")
+    if name not in specs:
+        raise UsageError(f"no spec {name!r}; there are {', '.join(sorted(specs))}")
+    return specs[name](**rest)
+
+
+def _with(record: Any, path: list[str], text: str, key: str) -> Any:
+    names = [f.name for f in dataclasses.fields(record)]
+    head, *rest = path
+    if head not in names or (head in ("name", "family") and not rest):
+        raise UsageError(f"no setting {key!r}; at {head!r} there are: {', '.join(sorted(names))}")
+    current = getattr(record, head)
+    if rest and not dataclasses.is_dataclass(current):
+        raise UsageError(f"setting {key!r}: {head!r} has no parts; write {head}=value")
+    if not rest and dataclasses.is_dataclass(current):
+        parts = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(current))
+        raise UsageError(f"setting {key!r} has parts; set one of {parts}")
+    new = _with(current, rest, text, key) if rest else _parsed(record, head, text, key)
+    return dataclasses.replace(record, **{head: new})
+
+
+def _parsed(record: Any, name: str, text: str, key: str) -> Any:
+    hint = typing.get_type_hints(type(record))[name]
+    if isinstance(hint, types.UnionType):
+        hint = next(t for t in typing.get_args(hint) if t is not type(None))
+    try:
+        if hint is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        return hint(text)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"setting {key}={text!r}: expected {hint.__name__}") from error

@@ -1,0 +1,120 @@
+"""The store: whole files at URIs, written at once or not at all.
+
+Local paths and any fsspec URL look alike from here. A reader never sees half
+a file: a disk gets a temporary name and a rename, object stores put atomically.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import orjson
+
+from ray_jobs.errors import StoreError
+
+
+def is_local(uri: str) -> bool:
+    """Whether a URI names a place on this machine's disk."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> Path:
+    """The path behind a local URI."""
+    assert is_local(uri), uri
+    return Path(uri.removeprefix("file://"))
+
+
+def join(uri: str, *parts: str) -> str:
+    """Extend a URI by path segments."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    fs, path = fsspec.core.url_to_fs(uri)
+    return bool(fs.exists(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Raises StoreError when nothing is there."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    try:
+        with fs.open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise StoreError(f"nothing at {uri}") from error
+    assert isinstance(data, bytes)
+    return data
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file atomically, making its folder."""
+    if not is_local(uri):
+        fs, path = fsspec.core.url_to_fs(uri)
+        fs.pipe_file(path, data)
+        return
+    path = local_path(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(uri: str) -> Any:
+    """Raises StoreError when the file is missing or is not JSON."""
+    try:
+        return orjson.loads(read_bytes(uri))
+    except orjson.JSONDecodeError as error:
+        raise StoreError(f"{uri} is not JSON ({error}); remove it and run again") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+    write_bytes(uri, orjson.dumps(value, option=options))
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a folder; nothing there is fine."""
+    if is_local(uri):
+        path = local_path(uri)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return
+    fs, path_ = fsspec.core.url_to_fs(uri)
+    if fs.exists(path_):
+        fs.rm(path_, recursive=True)
+
+
+def fetch(uri: str, into: Path) -> Path:
+    """A local folder with the content of a folder on the store; a local one is itself."""
+    if is_local(uri):
+        path = local_path(uri)
+        if not path.is_dir():
+            raise StoreError(f"nothing at {uri}")
+        return path
+    fs, remote = fsspec.core.url_to_fs(uri)
+    if not fs.exists(remote):
+        raise StoreError(f"nothing at {uri}")
+    into.mkdir(parents=True, exist_ok=True)
+    fs.get(remote.rstrip("/") + "/", str(into), recursive=True)
+    return into
+
+
+def put_folder(source: Path, uri: str) -> None:
+    """Copy a local folder to a folder on the store, its files first, its manifest last."""
+    files = sorted(p for p in source.rglob("*") if p.is_file())
+    files.sort(key=lambda p: p.name == "manifest.json")
+    for path in files:
+        write_bytes(join(uri, path.relative_to(source).as_posix()), path.read_bytes())

@@ -1,0 +1,55 @@
+"""What a training job is told: a small record on the store, named by URI.
+
+`python -m ray_jobs.train SPEC_URI` reads one, trains, and writes its artifact,
+checkpoints and events beside it; whoever submitted it only watches the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray_jobs import store
+from ray_jobs.recipe import Budget, Resources
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One model to train. All URIs are on the store."""
+
+    name: str  # unique per lineage and attempt-independent: a restart resumes it
+    family: str
+    spec: dict[str, Any]  # as recipe.as_dict gives it
+    train: str  # URI of the clean train split, one Parquet file
+    validation: str  # the same of the validation split
+    output: str  # folder: artifact/, checkpoints/, events.jsonl
+    seed: int
+    workers: int
+    budget: Budget
+    resources: Resources
+    about: dict[str, Any]  # goes into the artifact as it is: lineage, data digest, ...
+
+    @property
+    def artifact(self) -> str:
+        return store.join(self.output, "artifact")
+
+    @property
+    def events(self) -> str:
+        return store.join(self.output, "events.jsonl")
+
+    @property
+    def checkpoints(self) -> str:
+        return store.join(self.output, "checkpoints")
+
+    def save(self) -> str:
+        """Write the record beside its output; returns its URI."""
+        uri = store.join(self.output, "job.json")
+        store.write_json(uri, asdict(self))
+        return uri
+
+    @classmethod
+    def load(cls, uri: str) -> TrainJob:
+        values = store.read_json(uri)
+        values["budget"] = Budget(**values["budget"])
+        values["resources"] = Resources(**values["resources"])
+        return cls(**values)
