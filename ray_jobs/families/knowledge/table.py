@@ -17,6 +17,7 @@ CLEAN = pl.Schema(
         "time": pl.Float64,  # unix seconds; null when the log has no times
         "position": pl.Int64,  # order of answers within the log; breaks ties of time
         "bucket": pl.UInt64,  # public hash of the original learner id
+        "split": pl.String,  # train, validation or test as delivered; null when it was not
         "scored": pl.Boolean,  # False: context only, neither trained on nor evaluated
     }
 )

@@ -1,0 +1,118 @@
+"""Immutable snapshots: what a delivery said, with learners under pseudonyms, named by content.
+
+The digest is that of the rows as a multiset, so order, file boundaries and
+delivery times do not matter; a log without times keeps its order as its time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from ray_jobs import store
+from ray_jobs.data.raw import Raw
+from ray_jobs.data.sources import Source
+from ray_jobs.errors import ContractError
+from ray_jobs.privacy import Key, buckets
+
+log = logging.getLogger(__name__)
+
+QUARANTINE = pl.Schema(
+    {"file": pl.String, "line": pl.Int64, "reason": pl.String, "sealed": pl.Binary}
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A delivery on the store: rows.parquet and quarantine.parquet below `uri`."""
+
+    uri: str
+    digest: str
+    read: int  # rows of the delivery, malformed ones included
+    malformed: dict[str, int]  # by reason; these rows are in quarantine already
+    timed: bool  # whether rows carry times; if not, order of the files is their time
+    files: list[str]
+
+    @property
+    def rows(self) -> str:
+        return store.join(self.uri, "rows.parquet")
+
+    @property
+    def quarantine(self) -> str:
+        return store.join(self.uri, "quarantine.parquet")
+
+
+def ingest(
+    sources: Sequence[Source], read: Callable[[Source], Raw], *, group: str, key: Key, store_uri: str
+) -> Snapshot:
+    """Read a delivery into a snapshot; raises ContractError where a file keeps no contract."""
+    raws = [read(source) for source in sources]
+    labelled = [
+        raw.rows.with_columns(pl.lit(source.split, pl.String).alias("split"))
+        for source, raw in zip(sources, raws, strict=True)
+    ]
+    rows = pl.concat(labelled).with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("position"))
+    rows = rows.with_columns(buckets(rows[group]).alias("bucket"), key.pseudonyms(rows[group]))
+    malformed = pl.concat([raw.malformed for raw in raws])
+    timed = "time" in rows.columns and rows["time"].n_unique() > 1
+    digest = rows_digest(rows, ordered=not timed)
+    reasons = dict(malformed["reason"].value_counts().iter_rows())
+    snapshot = Snapshot(
+        uri=store.join(store_uri, "snapshots", digest[:16]),
+        digest=digest,
+        read=len(rows) + len(malformed),
+        malformed=reasons,
+        timed=timed,
+        files=[source.name for source in sources],
+    )
+    write_parquet(snapshot.rows, rows)
+    write_parquet(snapshot.quarantine, sealed(malformed, key))
+    store.write_json(store.join(snapshot.uri, "manifest.json"), asdict(snapshot))
+    log.info(
+        "ingest: %d rows from %d files, %d malformed; snapshot %s",
+        snapshot.read, len(sources), len(malformed), digest[:12],
+    )  # fmt: skip
+    if rows.is_empty():
+        raise ContractError(f"no row could be read from {', '.join(snapshot.files)}")
+    return snapshot
+
+
+def rows_digest(rows: pl.DataFrame, *, ordered: bool) -> str:
+    """SHA-256 of rows as a multiset; with `ordered` their position counts as well."""
+    dropped = ["file", "line", *([] if ordered else ["position"])]
+    content = rows.drop(dropped, strict=False)
+    content = content.select(sorted(content.columns))
+    # Sorting by every column makes the text the same for every order of the same rows.
+    text = content.sort(content.columns, nulls_last=True).write_csv(null_value="\x00")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(bad: pl.DataFrame, key: Key) -> pl.DataFrame:
+    """Quarantine rows with their raw text encrypted."""
+    secrets = pl.Series("sealed", [key.seal(text or "") for text in bad["raw"]], dtype=pl.Binary)
+    return bad.select("file", "line", "reason").with_columns(secrets).cast(dict(QUARANTINE))
+
+
+def write_parquet(uri: str, frame: pl.DataFrame) -> None:
+    """Write a whole table at once or not at all."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    store.write_bytes(uri, buffer.getvalue())
+
+
+def read_parquet(uri: str) -> pl.DataFrame:
+    """Read a table of the store; raises StoreError when it is missing."""
+    if store.is_local(uri) and store.local_path(uri).is_file():
+        return pl.read_parquet(store.local_path(uri))
+    return pl.read_parquet(io.BytesIO(store.read_bytes(uri)))
+
+
+def as_snapshot(values: dict[str, Any]) -> Snapshot:
+    """A snapshot out of a manifest."""
+    return Snapshot(**values)

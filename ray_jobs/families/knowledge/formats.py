@@ -1,0 +1,129 @@
+"""Readers of the logs people have: tables, and the line forms of public preparations.
+
+The line forms are those of DKT and DKVMN (count / skills / answers) and of AKT
+(index,user / [problems /] skills / answers): three or four lines per learner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from ray_jobs.data import raw as raw_files
+from ray_jobs.data.raw import MALFORMED, Raw
+from ray_jobs.data.sources import Source
+from ray_jobs.errors import ContractError
+from ray_jobs.recipe import Columns
+
+NAMES = {
+    "learner": ("learner", "user_id", "student_id", "user", "student", "anon_student_id"),
+    "item": ("item", "item_id", "problem_id", "question_id", "exercise", "problem", "question"),
+    "skills": ("skills", "skill", "skill_id", "skill_name", "concept", "kc"),
+    "correct": ("correct", "is_correct", "outcome", "score", "answered_correctly"),
+    "time": ("time", "timestamp", "start_time", "unix_time", "date"),
+}
+NEEDED = ("learner", "correct")
+RAW = ("learner", "item", "skills", "correct", "time")
+
+
+def read(source: Source, columns: Columns) -> Raw:
+    """Rows of a log with the columns `RAW` as text; raises ContractError when it is none."""
+    if source.kind in (".csv", ".txt", ".tsv"):
+        lines = source.read().decode("utf-8", "replace").split("\n")
+        lines = [line.rstrip("\r") for line in lines]
+        if _is_line_form(lines):
+            return _line_form(source, lines)
+    table = raw_files.read(source)
+    names = _mapping(table.rows.columns, columns, source)
+    renamed = raw_files.rename(table, names, source)
+    missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
+    rows = renamed.rows.with_columns(missing)
+    if "item" not in names:  # a log of skills alone: practising the skill is the item
+        rows = rows.with_columns(pl.col("skills").alias("item"))
+    return Raw(rows.select(*RAW, "file", "line"), renamed.malformed)
+
+
+def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str, str]:
+    lower = {name.strip().lower(): name for name in reversed(have) if name not in ("file", "line")}
+    found: dict[str, str] = {}
+    for name, usual in NAMES.items():
+        asked = getattr(columns, name)
+        if asked and asked not in have:
+            raise ContractError(
+                f"{source.url}: no column {asked!r} (columns.{name}); there are {', '.join(lower)}"
+            )
+        match = asked or next((lower[u] for u in usual if u in lower), None)
+        if match:
+            found[name] = match
+    lacking = [n for n in NEEDED if n not in found]
+    if "item" not in found and "skills" not in found:
+        lacking.append("item")
+    if lacking:
+        raise ContractError(
+            f"{source.url}: no column for {', '.join(lacking)} among {', '.join(lower)}; "
+            f"name it with --set columns.{lacking[0]}=NAME (usual: {', '.join(NAMES[lacking[0]])})"
+        )
+    return found
+
+
+def _tokens(line: str) -> list[str]:
+    return [t.strip() for t in line.strip().rstrip(",").split(",")]
+
+
+def _is_line_form(lines: Sequence[str]) -> bool:
+    """Three lines of integers, of which the first is one or two numbers, start a line form."""
+    if len(lines) < 3:
+        return False
+    heads = [_tokens(line) for line in lines[:3]]
+    numeric = all(t.isdigit() for tokens in heads for t in tokens)
+    return numeric and len(heads[0]) <= 2 and len(heads[1]) == len(heads[2])
+
+
+def _line_form(source: Source, lines: list[str]) -> Raw:
+    while lines and not lines[-1].strip():
+        lines.pop()
+    period = max((3, 4), key=lambda p: _agreement(lines, p))
+    rows: list[dict[str, Any]] = []
+    bad: list[dict[str, Any]] = []
+    for start in range(0, len(lines), period):
+        group = lines[start : start + period]
+        if not _consistent(group, period):
+            raw = "\n".join(group)
+            bad.append({"line": start + 1, "reason": "malformed_line", "raw": raw})
+            continue
+        rows.extend(_answers(group, start, source))
+    if not rows:
+        raise ContractError(f"{source.url}: no group of {period} lines holds answers")
+    kinds = {**dict.fromkeys(RAW, pl.String), "line": pl.Int64}
+    frame = pl.DataFrame(rows, schema=kinds).with_columns(pl.lit(source.name).alias("file"))
+    malformed = pl.DataFrame([{"file": source.name, **b} for b in bad], schema=MALFORMED)
+    return Raw(frame.select(*RAW, "file", "line"), malformed)
+
+
+def _consistent(group: Sequence[str], period: int) -> bool:
+    if len(group) != period:
+        return False
+    head, *rest = [_tokens(line) for line in group]
+    lengths = {len(tokens) for tokens in rest}
+    counted = len(head) == 2 or (head[0].isdigit() and int(head[0]) in lengths)
+    return len(lengths) == 1 and len(head) <= 2 and counted
+
+
+def _agreement(lines: Sequence[str], period: int) -> float:
+    groups = [lines[i : i + period] for i in range(0, len(lines), period)]
+    return sum(_consistent(g, period) for g in groups) / len(groups)
+
+
+def _answers(group: Sequence[str], start: int, source: Source) -> list[dict[str, Any]]:
+    head, *rest = [_tokens(line) for line in group]
+    # A count names nobody; the place in the file does, and files of one set differ in name.
+    learner = head[1] if len(head) == 2 else f"{source.name.split('.')[0]}:{start + 1}"
+    skills, correct = rest[-2:]
+    items = rest[0] if len(rest) == 3 else skills
+    line = start + len(group)
+    return [
+        {"learner": learner, "item": i, "skills": s, "correct": c, "time": None, "line": line}
+        for i, s, c in zip(items, skills, correct, strict=True)
+    ]

@@ -1,0 +1,125 @@
+"""The installation's secret: pseudonyms of learners, sealed raw text, signed prediction ids.
+
+The key lies outside the home, is made once, and is shared by ingest and
+replicas. Changing it changes every pseudonym, and so the snapshot digests.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ray_jobs.errors import LyceumError
+
+PSEUDONYM_BYTES = 12
+SALT = b"lyceum-bucket-1"  # public: buckets agree between installations
+
+
+@dataclass(frozen=True)
+class Key:
+    """32 secret bytes, never logged, and one sub-key per purpose."""
+
+    secret: bytes = field(repr=False)
+
+    def sub_key(self, purpose: str) -> bytes:
+        """A key for one purpose, from which the secret cannot be had."""
+        return hashlib.blake2b(purpose.encode(), key=self.secret, digest_size=32).digest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells two keys apart and gives neither away."""
+        return self.sub_key("fingerprint").hex()[:16]
+
+    def pseudonyms(self, learners: pl.Series) -> pl.Series:
+        """Keyed hash of each learner id (String), null kept; same id, same pseudonym."""
+        key = self.sub_key("pseudonym")
+
+        def one(name: str) -> str:
+            digest = hashlib.blake2b(name.encode(), key=key, digest_size=PSEUDONYM_BYTES)
+            return digest.hexdigest()
+
+        return _mapped(learners, one, pl.String())
+
+    def seal(self, text: str) -> bytes:
+        """Encrypt text with AES-256-GCM; the nonce stands before it."""
+        nonce = os.urandom(12)
+        return nonce + AESGCM(self.sub_key("quarantine")).encrypt(nonce, text.encode(), None)
+
+    def unseal(self, data: bytes) -> str:
+        """The text that `seal` was given, under the same key."""
+        return AESGCM(self.sub_key("quarantine")).decrypt(data[:12], data[12:], None).decode()
+
+    def signature(self, payload: bytes) -> str:
+        """A signature that only holders of the key can make; 96 bits, URL-safe."""
+        digest = hmac.digest(self.sub_key("prediction"), payload, "sha256")[:12]
+        return base64.urlsafe_b64encode(digest).decode()
+
+
+def buckets(learners: pl.Series) -> pl.Series:
+    """Public hash (UInt64) of each original learner id, for splits that agree everywhere."""
+
+    def one(name: str) -> int:
+        digest = hashlib.blake2b(name.encode(), salt=SALT[:16], digest_size=8).digest()
+        return int.from_bytes(digest, "big")
+
+    return _mapped(learners, one, pl.UInt64())
+
+
+def salted(buckets_: pl.Series, salt: str) -> pl.Series:
+    """Each bucket as a fraction in [0, 1), shuffled by a service's salt."""
+
+    def one(bucket: int) -> float:
+        digest = hashlib.blake2b(bucket.to_bytes(8, "big") + salt.encode(), digest_size=6)
+        return int.from_bytes(digest.digest(), "big") / 2**48
+
+    return _mapped(buckets_, one, pl.Float64())
+
+
+def load_key(path: Path) -> Key:
+    """Read the key, or make one with mode 0600 where there is none.
+
+    Raises LyceumError when it cannot be read or written, or is not a key.
+    """
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _create(path)
+        secret = base64.b64decode(path.read_text().strip(), validate=True)
+    except (OSError, ValueError) as error:
+        raise LyceumError(
+            f"key file {path}: {error}; name another place with LYCEUM_KEY_FILE"
+        ) from error
+    if len(secret) != 32:
+        raise LyceumError(f"key file {path} holds {len(secret)} bytes; expected 32 in base64")
+    return Key(secret)
+
+
+def _create(path: Path) -> None:
+    text = base64.b64encode(secrets.token_bytes(32)) + b"\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+    try:
+        os.link(temporary, path)  # fails when another process was first: then its key holds
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+def _mapped(values: pl.Series, function: object, kind: pl.DataType) -> pl.Series:
+    assert callable(function)
+    unique = values.unique().drop_nulls()
+    images = pl.Series([function(v) for v in unique], dtype=kind)
+    table = pl.DataFrame({"from": unique, "to": images})
+    joined = values.to_frame("from").join(table, on="from", how="left", maintain_order="left")
+    return joined["to"].alias(values.name)

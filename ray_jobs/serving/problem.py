@@ -1,0 +1,50 @@
+"""Errors over HTTP: RFC 9457 `application/problem+json`, saying what, where and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+CONTENT_TYPE = b"application/problem+json"
+TITLES = {
+    400: "Not JSON",
+    404: "No such route",
+    405: "Method not allowed",
+    413: "Request too large",
+    422: "Request does not fit the schema",
+    500: "Internal error",
+    503: "Not ready",
+}
+
+
+class Problem(Exception):  # noqa: N818 - the standard's word
+    """An error that the client is told of as it is."""
+
+    def __init__(self, status: int, detail: str, errors: list[dict[str, Any]] | None = None):
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors or []
+
+    def body(self) -> bytes:
+        """The problem document."""
+        document = {
+            "type": "about:blank",
+            "title": TITLES[self.status],
+            "status": self.status,
+            "detail": self.detail,
+        }
+        return orjson.dumps({**document, "errors": self.errors} if self.errors else document)
+
+
+def invalid(error: ValidationError, prefix: str = "") -> Problem:
+    """What pydantic found wrong, each with a JSON pointer to where (RFC 6901)."""
+    errors = [
+        {"pointer": prefix + "".join(f"/{part}" for part in e["loc"]), "detail": e["msg"]}
+        for e in error.errors(include_url=False, include_context=False, include_input=False)[:20]
+    ]
+    first = errors[0]
+    detail = f"{first['pointer'] or '/'}: {first['detail']}"
+    return Problem(422, f"{detail} ({error.error_count()} in all; see openapi.json)", errors)

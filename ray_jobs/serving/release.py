@@ -1,0 +1,69 @@
+"""A release: everything a replica needs to serve one version, as one file on the store.
+
+Fixed when the version is registered, so a replica that restarts at night,
+with MLflow down, serves the same weights and passes the same golden requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ray_jobs import store
+from ray_jobs.artifact import Artifact
+from ray_jobs.errors import ServiceError
+from ray_jobs.predictor import predict
+
+TOLERANCE = 1e-4  # of golden predictions: other machines round otherwise
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version of one service."""
+
+    service: str
+    family: str
+    lineage: str
+    artifact: str  # folder on the store
+    digest: str  # of the artifact
+    golden: list[dict[str, Any]]  # {"request": ..., "outcomes": [[p, ...], ...]}
+    card: dict[str, Any]  # data, protocol, figures, spec: what v1/model tells
+    version: str = ""  # MLflow's number, known once registered
+
+    def save(self, uri: str) -> None:
+        store.write_json(uri, asdict(self))
+
+    @classmethod
+    def load(cls, uri: str) -> Release:
+        return cls(**store.read_json(uri))
+
+
+def golden_outcomes(model: Artifact, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each request with what the model answers to it now."""
+    return [{"request": r, "outcomes": _outcomes(model, r)} for r in requests]
+
+
+def verify(model: Artifact, release: Release) -> None:
+    """Raises ServiceError when the model is not the release's, or answers otherwise."""
+    if model.digest != release.digest:
+        raise ServiceError(
+            f"{release.artifact} has digest {model.digest[:12]}, but {release.service} was "
+            f"released with {release.digest[:12]}; train again or roll back"
+        )
+    for number, case in enumerate(release.golden):
+        now = np.concatenate([np.asarray(o) for o in _outcomes(model, case["request"])])
+        then = np.concatenate([np.asarray(o) for o in case["outcomes"]])
+        off = float(np.abs(now - then).max())
+        if not off <= TOLERANCE:  # NaN must fail too
+            raise ServiceError(
+                f"golden request {number} of {release.service} is answered {off:.4f} away from "
+                f"what was evaluated (tolerance {TOLERANCE}); the model will not be served"
+            )
+
+
+def _outcomes(model: Artifact, request: dict[str, Any]) -> list[list[float]]:
+    verb = model.family.api.VERBS["predict"]
+    examples = verb.examples(verb.request.model_validate(request), model.vocabulary)
+    return [[float(p) for p in outcome] for outcome in predict(model, examples)]
