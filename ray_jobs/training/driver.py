@@ -1,0 +1,190 @@
+"""From a job record to an artifact, on the Ray at hand.
+
+Networks train in Train V2, a closed form is fitted in one Ray task.
+The same name and storage restore the last checkpoint, so a driver that was
+killed is simply started again. A job whose artifact is there is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from ray_jobs import artifact, store
+from ray_jobs.errors import ArtifactError, StoreError, TrainingError
+from ray_jobs.families import family
+from ray_jobs.recipe import spec_from
+from ray_jobs.training import events
+from ray_jobs.training.events import Event
+from ray_jobs.training.job import TrainJob
+
+logger = logging.getLogger(__name__)
+
+# Train V2 looks at its workers every two seconds, and a report waits for the look.
+RAY_TRAIN = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+MAX_FAILURES = 2  # times that lost workers are replaced
+MAX_START_FAILURES = 10  # minutes that workers wait for a busy cluster
+
+
+def train(job: TrainJob) -> str:
+    """Train a job on the Ray this process is connected to; returns the artifact's digest.
+
+    Raises TrainingError when that cannot be, within seconds where resources lack.
+    """
+    import ray
+
+    _must_be_absolute(job)
+    known = finished_digest(job)
+    if known is not None:
+        logger.info("%s is there already; nothing to train", job.artifact)
+        detail = {"digest": known, "reused": True}
+        events.append(job.events, Event("finished", _last_attempt(job), detail=detail))
+        return known
+    spec = spec_from(job.spec, family(job.family).specs)
+    closed_form = hasattr(spec, "fit")
+    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    check_resources(job, 1 if closed_form else job.workers, cluster)
+    digest = _fit(job) if closed_form else _train_network(job)
+    store.remove(job.checkpoints)
+    logger.info("trained %s: %s", job.artifact, digest)
+    return digest
+
+
+def finished_digest(job: TrainJob) -> str | None:
+    """Digest of the job's artifact where it is there and whole."""
+    if not store.exists(store.join(job.artifact, artifact.MANIFEST)):
+        return None
+    with tempfile.TemporaryDirectory(prefix="artifact-") as name:
+        try:
+            return artifact.read(store.fetch(job.artifact, Path(name))).digest
+        except (ArtifactError, StoreError) as error:
+            logger.warning("training again: %s", error)
+            return None
+
+
+def check_resources(job: TrainJob, workers: int, cluster: Mapping[str, float]) -> None:
+    """Raise TrainingError when a cluster could never hold the workers a job asks for."""
+    for kind, each, setting in (
+        ("CPU", job.resources.worker_cpus, "resources.worker_cpus"),
+        ("GPU", job.resources.worker_gpus, "resources.worker_gpus"),
+    ):
+        there = cluster.get(kind, 0.0)
+        if workers * each > there:
+            raise TrainingError(
+                f"{workers} workers with {each:g} {kind} each need {workers * each:g}, the cluster "
+                f"has {there:g}; use fewer (--workers {max(1, int(there / each))}) or claim less "
+                f"each (--set {setting}=...)"
+            )
+
+
+def _must_be_absolute(job: TrainJob) -> None:
+    for uri in (job.train, job.validation, job.output):
+        if store.is_local(uri) and not store.local_path(uri).is_absolute():
+            raise TrainingError(
+                f"{uri} is relative, and a worker's folder is not this one; give an absolute path"
+            )
+
+
+def _fit(job: TrainJob) -> str:
+    import ray
+
+    from ray_jobs.training.workers import fit_closed_form
+
+    task = ray.remote(num_cpus=job.resources.worker_cpus)(fit_closed_form)
+    try:
+        digest: str = ray.get(task.remote(job.save()))
+    except ray.exceptions.RayTaskError as error:
+        raise TrainingError(f"fitting failed: {_cause(error)}") from error
+    return digest
+
+
+def _train_network(job: TrainJob) -> str:
+    for name, value in RAY_TRAIN.items():
+        os.environ.setdefault(name, value)
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.training import workers
+
+    # Ray's annotations are still those of Train V1.
+    train_network: Any = workers.train_network
+    trainer = TorchTrainer(
+        train_network,
+        train_loop_config={"job": job.save()},
+        scaling_config=_scaling(job),
+        run_config=_run_config(job),
+    )
+    try:
+        result: Any = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(f"training failed: {_first_failure(error)}") from error
+    answer: dict[str, str] = result.return_value
+    if "error" in answer:
+        raise TrainingError(answer["error"])
+    return answer["digest"]
+
+
+def _scaling(job: TrainJob) -> Any:
+    from ray.train import ScalingConfig
+
+    claims = {"CPU": job.resources.worker_cpus}
+    if job.resources.worker_gpus:
+        claims["GPU"] = job.resources.worker_gpus
+    return ScalingConfig(
+        num_workers=job.workers,
+        use_gpu=job.resources.worker_gpus > 0,
+        resources_per_worker=claims,
+    )
+
+
+def _run_config(job: TrainJob) -> Any:
+    import ray.train
+
+    v2: Any = ray.train  # its annotations are still those of Train V1
+    path, filesystem = _storage(job.checkpoints)
+    return v2.RunConfig(
+        name=job.name,
+        storage_path=path,
+        storage_filesystem=filesystem,
+        checkpoint_config=v2.CheckpointConfig(num_to_keep=2),
+        failure_config=v2.FailureConfig(
+            max_failures=MAX_FAILURES, controller_failure_limit=MAX_START_FAILURES
+        ),
+    )
+
+
+def _storage(uri: str) -> tuple[str, Any]:
+    """Where Ray keeps checkpoints: through fsspec, as everything on the store."""
+    if store.is_local(uri):
+        return str(store.local_path(uri).absolute()), None
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    return path, PyFileSystem(FSSpecHandler(filesystem))
+
+
+def _first_failure(error: Exception) -> str:
+    failures = getattr(error, "worker_failures", None)
+    cause = failures[min(failures)] if failures else getattr(error, "controller_failure", error)
+    return _cause(cause)
+
+
+def _cause(error: BaseException) -> str:
+    """The one line that matters of an error that crossed processes."""
+    inner = getattr(error, "cause", None) or error
+    lines = str(inner).strip().splitlines() or [type(inner).__name__]
+    return lines[-1]
+
+
+def _last_attempt(job: TrainJob) -> int:
+    return max(1, events.next_attempt(job.events) - 1)

@@ -1,0 +1,187 @@
+"""The training loop: every network of every family, on one worker or many.
+
+Loss and gradient are sums over scored rows divided by the count of the whole
+batch, wherever its rows were computed: two workers learn what one learns.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ray_jobs.errors import TrainingError
+from ray_jobs.families import Family
+from ray_jobs.predictor import batches
+from ray_jobs.recipe import Budget
+from ray_jobs.training.optimiser import learning_rate, optimiser, set_rate
+from ray_jobs.training.order import epoch_batches, share, step_seed
+from ray_jobs.training.team import Team, gradients, on_device
+
+logger = logging.getLogger(__name__)
+
+CHECK_STEPS = 50  # steps between looks at the loss; each look waits for the device
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is to be learnt, and how long."""
+
+    family: Family
+    vocabulary: Any
+    train: Sequence[Any]  # examples
+    validation: Sequence[Any]
+    budget: Budget
+    seed: int
+
+
+@dataclass
+class State:
+    """All that training changes, and so all that a checkpoint holds."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    best: dict[str, Tensor]  # weights of the best epoch
+    epoch: int = 0  # epochs done
+    best_epoch: int = 0
+    best_loss: float = math.inf  # validation loss per scored row
+    rows: float = 0.0  # scored rows learnt, repeats counted
+    seconds: float = 0.0  # spent learning them
+
+    @classmethod
+    def of(cls, module: nn.Module, budget: Budget, team: Team) -> State:
+        """A fresh start from a module, equal on every worker."""
+        module = module.to(team.device)
+        team.agree(module.state_dict().values())
+        return cls(module, optimiser(module, budget), _copied(module))
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / max(self.seconds, 1e-9)
+
+
+def run(
+    state: State,
+    lesson: Lesson,
+    team: Team,
+    on_epoch: Callable[[State, dict[str, float]], None],
+) -> State:
+    """Train from where the state stands to the end of the budget.
+
+    `on_epoch` gets the state and the figures of each epoch, on every worker.
+    Raises TrainingError, on every worker alike, when a loss is not a number.
+    """
+    costs = np.fromiter((lesson.family.cost(e) for e in lesson.train), np.int64, len(lesson.train))
+    while state.epoch < lesson.budget.epochs:
+        started = time.perf_counter()
+        figures = _learn(state, lesson, team, costs)
+        spent = time.perf_counter() - started
+        state.seconds += spent
+        figures["rows_per_s"] = figures.pop("rows") / spent
+        figures["validation_loss"] = validate(state.module, lesson, team)
+        _keep_best(state, figures["validation_loss"])
+        figures["seconds"] = time.perf_counter() - started
+        on_epoch(state, figures)
+    return state
+
+
+def validate(module: nn.Module, lesson: Lesson, team: Team) -> float:
+    """Loss per scored row of the validation split, each worker taking every n-th batch."""
+    examples = lesson.validation
+    todo = list(batches([lesson.family.cost(e) for e in examples], lesson.budget.batch_cost))
+    total = torch.zeros(2, dtype=torch.float64, device=team.device)  # loss, scored rows
+    module.eval()
+    with torch.inference_mode():
+        for indices in share_of_batches(todo, team):
+            batch = _collated(lesson, examples, indices, team)
+            total[0] += lesson.family.loss(module(batch), batch)
+            total[1] += lesson.family.weight(batch)
+    team.add_up([total])
+    loss, rows = total.tolist()
+    if rows == 0:
+        raise TrainingError("the validation split has no scored rows; raise split.validation")
+    return float(loss / rows)
+
+
+def share_of_batches(todo: list[list[int]], team: Team) -> list[list[int]]:
+    """Whole batches for one worker; like lengths go round, so that all have as much to do."""
+    return todo[team.rank :: team.world]
+
+
+def _learn(state: State, lesson: Lesson, team: Team, costs: Any) -> dict[str, float]:
+    """One epoch of steps; returns its loss per scored row, its rate and its rows."""
+    budget = lesson.budget
+    todo = epoch_batches(costs, batch_cost=budget.batch_cost, seed=lesson.seed, epoch=state.epoch)
+    totals = torch.zeros(len(todo), 2, device=team.device)  # of each step: loss, scored rows
+    state.module.train()
+    for step, indices in enumerate(todo):
+        rate = learning_rate(budget, state.epoch + (step + 0.5) / len(todo))
+        set_rate(state.optimizer, rate)
+        torch.manual_seed(step_seed(lesson.seed, epoch=state.epoch, step=step, rank=team.rank))
+        totals[step] = _step(state, lesson, team, indices)
+        if step % CHECK_STEPS == CHECK_STEPS - 1 or step == len(todo) - 1:
+            _must_be_finite(totals[: step + 1], state.epoch)
+    # Running statistics, where a network has them, were each worker's own.
+    team.agree(state.module.buffers())
+    state.epoch += 1
+    loss, rows = totals.double().sum(0).tolist()
+    if rows == 0:
+        raise TrainingError("the train split has no scored rows; there is nothing to learn from")
+    state.rows += rows
+    return {"train_loss": loss / rows, "learning_rate": rate, "rows": rows}
+
+
+def _step(state: State, lesson: Lesson, team: Team, indices: list[int]) -> Tensor:
+    """One update from one global batch; returns its summed loss and its scored rows."""
+    state.optimizer.zero_grad(set_to_none=True)
+    mine = share(indices, team.rank, team.world)
+    total = torch.zeros(2, device=team.device)  # loss, scored rows
+    if mine:
+        batch = _collated(lesson, lesson.train, mine, team)
+        loss = lesson.family.loss(state.module(batch), batch)
+        torch.autograd.backward(loss)
+        total[0], total[1] = loss.detach(), lesson.family.weight(batch)
+    slopes = gradients(state.module)
+    team.add_up([*slopes, total])
+    torch._foreach_div_(slopes, total[1].clamp(min=1.0))
+    nn.utils.clip_grad_norm_(state.module.parameters(), lesson.budget.clip_norm, foreach=True)
+    state.optimizer.step()
+    return total
+
+
+def _collated(lesson: Lesson, examples: Sequence[Any], indices: Sequence[int], team: Team) -> Any:
+    batch = lesson.family.collate([examples[i] for i in indices], lesson.vocabulary)
+    return on_device(batch, team.device)
+
+
+def _keep_best(state: State, validation_loss: float) -> None:
+    if not math.isfinite(validation_loss):
+        raise TrainingError(
+            f"validation loss is {validation_loss} after epoch {state.epoch}; "
+            "lower budget.learning_rate"
+        )
+    if validation_loss < state.best_loss:
+        state.best_loss, state.best_epoch = validation_loss, state.epoch
+        state.best = _copied(state.module)
+
+
+def _must_be_finite(totals: Tensor, epoch: int) -> None:
+    bad = (~totals[:, 0].isfinite()).nonzero()
+    if len(bad):
+        step = int(bad[0])
+        raise TrainingError(
+            f"loss is {float(totals[step, 0])} at epoch {epoch + 1}, step {step + 1}; "
+            "lower budget.learning_rate, or look for impossible values in the data"
+        )
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,60 @@
+"""In which order examples are learnt: a function of costs, seed and epoch, of nothing else.
+
+The number of workers is no argument here, so one worker and twenty take the
+same steps; each only computes its share of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+LENGTH_NOISE = 0.15  # how far apart in length, relatively, two examples of a batch may lie
+
+
+def epoch_batches(
+    costs: NDArray[np.int64], *, batch_cost: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """Indices of the examples of each global batch of one epoch; every example once.
+
+    Examples of like cost come together, since a batch is padded to its dearest;
+    noise in that order changes an example's company from epoch to epoch.
+    """
+    random = np.random.default_rng([_positive(seed), epoch])
+    # The offset lets the shortest mix too: 15 % of one answer is no answer.
+    noisy = (costs + 2) * random.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(costs))
+    batches = _filled(np.argsort(noisy, kind="stable").tolist(), costs, batch_cost)
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def share(indices: Sequence[int], rank: int, world: int) -> Sequence[int]:
+    """What one worker computes of a global batch; may be empty."""
+    return indices[rank::world]
+
+
+def step_seed(seed: int, *, epoch: int, step: int, rank: int) -> int:
+    """Seed of the random numbers of one step on one worker, such as its dropout.
+
+    Stateless, so a resumed run draws what an undisturbed one would have drawn.
+    """
+    entropy = np.random.SeedSequence([_positive(seed), epoch, step, rank])
+    return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _filled(order: list[int], costs: NDArray[np.int64], batch_cost: int) -> list[list[int]]:
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    dearest = 0
+    for i in order:
+        dearest = max(dearest, int(costs[i]))
+        if batch and (len(batch) + 1) * dearest > batch_cost:
+            batches.append(batch)
+            batch, dearest = [], int(costs[i])
+        batch.append(i)
+    return [*batches, batch] if batch else batches
+
+
+def _positive(seed: int) -> int:
+    return seed % 2**63

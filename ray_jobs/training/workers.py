@@ -1,0 +1,162 @@
+"""What runs inside a Ray Train worker: one rank of the loop, its checkpoints and events.
+
+Importable wherever torch is; Ray only carries it to the nodes. The first rank
+writes for all: events while it learns, the artifact when it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from ray_jobs import artifact, store
+from ray_jobs.errors import TrainingError
+from ray_jobs.families import module_of
+from ray_jobs.training import checkpoint, events
+from ray_jobs.training.events import Event
+from ray_jobs.training.job import TrainJob
+from ray_jobs.training.loop import Lesson, State, run, validate
+from ray_jobs.training.splits import Splits
+from ray_jobs.training.team import Team
+
+logger = logging.getLogger(__name__)
+
+
+def train_network(config: dict[str, str]) -> dict[str, str]:
+    """One worker's whole life, of a job at `config["job"]`; what it returns, the driver sees.
+
+    A TrainingError is raised by all workers alike and would be again: it is
+    returned, so that Ray does not retry what cannot succeed.
+    """
+    job = TrainJob.load(config["job"])
+    try:
+        return {"digest": _Worker(job).train()}
+    except TrainingError as error:
+        return {"error": str(error)}
+
+
+def fit_closed_form(uri: str) -> str:
+    """Fit a spec that needs no loop, and write its artifact; returns the digest."""
+    job = TrainJob.load(uri)
+    splits = Splits.of(job)
+    attempt = events.next_attempt(job.events)
+    started = Event("started", attempt, detail={"workers": 1, "resumed_from": 0})
+    events.append(job.events, started)
+    torch.manual_seed(job.seed)
+    module = splits.spec.fit(splits.train, splits.validation, splits.vocabulary).eval()
+    # The clock of the events: from the start of this attempt.
+    done = Event("epoch", attempt, 1)
+    seconds = done.time - started.time
+    metrics = {
+        "validation_loss": validate(module, splits.lesson(job), Team()),
+        "rows_per_s": splits.train.height / seconds,
+        "seconds": seconds,
+    }
+    events.append(job.events, Event("epoch", attempt, 1, metrics, time=done.time))
+    about = {"epochs": 1, "best_epoch": 1, "workers": 1, "rows_per_s": metrics["rows_per_s"]}
+    return write_artifact(job, splits, module, about)
+
+
+def write_artifact(job: TrainJob, splits: Splits, module: nn.Module, about: dict[str, Any]) -> str:
+    """Put a finished model on the store and say so; returns its digest."""
+    with tempfile.TemporaryDirectory(prefix="artifact-") as name:
+        folder = Path(name)
+        digest = artifact.write(
+            folder,
+            kind=job.family,
+            spec=splits.spec,
+            vocabulary=splits.vocabulary,
+            module=module,
+            about={**job.about, **about},
+        )
+        store.put_folder(folder, job.artifact)
+    attempt = events.next_attempt(job.events) - 1
+    detail = {"digest": digest, **about}
+    events.append(job.events, Event("finished", attempt, about["epochs"], detail=detail))
+    return digest
+
+
+class _Worker:
+    """One rank, between Ray and the loop."""
+
+    def __init__(self, job: TrainJob) -> None:
+        context = ray.train.get_context()
+        rank, world = context.get_world_rank(), context.get_world_size()
+        self.team = Team(rank, world, ray.train.torch.get_device())
+        torch.set_num_threads(max(1, node_cpus() // context.get_local_world_size()))
+        self.job = job
+        self.splits = Splits.of(job)
+        self.attempt = events.next_attempt(job.events)
+
+    def train(self) -> str:
+        """From the last checkpoint, or from nothing, to the artifact; its digest."""
+        lesson = self.splits.lesson(self.job)
+        state = self._restored(State.of(self._module(), self.job.budget, self.team))
+        self._say_started(lesson, state)
+        run(state, lesson, self.team, self._report)
+        return self._write(state) if self.team.leads else ""
+
+    def _module(self) -> nn.Module:
+        """A fresh network; the first rank's is given to all, so it alone prepares."""
+        torch.manual_seed(self.job.seed)
+        spec, vocabulary = self.splits.spec, self.splits.vocabulary
+        if self.team.leads and hasattr(spec, "prepare"):
+            return module_of(spec.prepare, self.splits.train, vocabulary)
+        return module_of(spec.build, vocabulary)
+
+    def _restored(self, state: State) -> State:
+        saved = ray.train.get_checkpoint()
+        if saved is None:
+            return state
+        with saved.as_directory() as folder:
+            return checkpoint.load(Path(folder), state, self.team.device)
+
+    def _say_started(self, lesson: Lesson, state: State) -> None:
+        if not self.team.leads:
+            return
+        detail = {
+            "workers": self.team.world,
+            "device": self.team.device.type,
+            "threads": torch.get_num_threads(),
+            "examples": len(lesson.train),
+            "parameters": sum(p.numel() for p in state.module.parameters()),
+            "epochs": lesson.budget.epochs,
+            "resumed_from": state.epoch,
+        }
+        events.append(self.job.events, Event("started", self.attempt, state.epoch, detail=detail))
+
+    def _report(self, state: State, figures: dict[str, float]) -> None:
+        """Say it, then save it: an epoch lost between the two is said again, not forgotten."""
+        if not self.team.leads:
+            ray.train.report(figures)
+            return
+        events.append(self.job.events, Event("epoch", self.attempt, state.epoch, figures))
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as name:
+            checkpoint.save(Path(name), state)
+            ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(name))
+
+    def _write(self, state: State) -> str:
+        state.module.load_state_dict(state.best)
+        about = {
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "workers": self.team.world,
+            "rows_per_s": state.rows_per_s,
+        }
+        return write_artifact(self.job, self.splits, state.module, about)
+
+
+def node_cpus() -> int:
+    """CPUs that Ray may use on this node."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = next(node["Resources"] for node in nodes if node["NodeID"] == here)
+    return int(resources.get("CPU", 1))

@@ -1,0 +1,508 @@
+"""The trainer: order, exactness across workers and restarts, what it refuses, what it records.
+
+Run as a script this file is one worker of two; see `two_workers`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ray_jobs.errors import TrainingError
+from ray_jobs.families import Family
+from ray_jobs.recipe import Budget, Resources
+from ray_jobs.training import checkpoint, events
+from ray_jobs.training.events import Event, Follower
+from ray_jobs.training.job import TrainJob
+from ray_jobs.training.loop import Lesson, State, run
+from ray_jobs.training.optimiser import learning_rate, parameter_groups
+from ray_jobs.training.order import epoch_batches, share, step_seed
+from ray_jobs.training.team import Team
+
+WIDTH = 4  # features of a row of the toy world
+TRUTH = np.array([1.5, -2.0, 1.0, 0.0])  # its log-odds are a weighted sum of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    features: np.ndarray  # (T, WIDTH) float32
+    label: np.ndarray  # (T,) float32; 0. or 1.
+    scored: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    features: Tensor  # (B, T, WIDTH)
+    label: Tensor  # (B, T)
+    scored: Tensor  # (B, T) float32
+
+
+class Network(nn.Module):
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(WIDTH, 16), nn.ReLU(), nn.Dropout(dropout))
+        self.head = nn.Linear(16, 1)
+        self.spare = nn.Parameter(torch.ones(3, 3))  # never used: must hinder nobody
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.head(self.net(batch.features)).squeeze(-1)  # type: ignore[no-any-return]
+
+
+def collate(examples: Sequence[Example], _: Any) -> Batch:
+    steps = max(len(e.label) for e in examples)
+    features = torch.zeros(len(examples), steps, WIDTH)
+    label, scored = torch.zeros(len(examples), steps), torch.zeros(len(examples), steps)
+    for i, example in enumerate(examples):
+        n = len(example.label)
+        features[i, :n] = torch.from_numpy(example.features)
+        label[i, :n] = torch.from_numpy(example.label)
+        scored[i, :n] = float(example.scored)
+    return Batch(features, label, scored)
+
+
+def loss(outputs: Tensor, batch: Batch) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(
+        outputs, batch.label, weight=batch.scored, reduction="sum"
+    )
+
+
+def nothing(*_: Any) -> Any:
+    raise AssertionError("the loop asked for what it does not need")
+
+
+TOY = Family(
+    name="toy",
+    title="",
+    protocol="",
+    read=nothing,
+    clean=nothing,
+    group="",
+    specs={},
+    baseline=nothing,
+    recipes={},
+    vocabulary=nothing,
+    vocabulary_from_json=nothing,
+    examples=nothing,
+    cost=lambda example: len(example.label),
+    collate=collate,
+    loss=loss,
+    weight=lambda batch: batch.scored.sum(),
+    outcomes=nothing,
+    api=None,
+)
+
+
+def world(n: int, seed: int = 0) -> list[Example]:
+    """Examples of 1 to 30 rows, most of them short, as real histories are."""
+    random = np.random.default_rng(seed)
+    examples = []
+    for steps in np.minimum(random.geometric(0.15, n), 30):
+        features = random.normal(size=(steps, WIDTH)).astype(np.float32)
+        chance = 1 / (1 + np.exp(-features @ TRUTH))
+        examples.append(Example(features, (random.random(steps) < chance).astype(np.float32)))
+    return examples
+
+
+def lesson(n: int = 120, **budget: Any) -> Lesson:
+    given = {"epochs": 4, "batch_cost": 200, "learning_rate": 0.02, "weight_decay": 0.0, **budget}
+    return Lesson(TOY, None, world(n), world(60, seed=1), Budget(**given), seed=5)
+
+
+def fresh(of: Lesson, team: Team, dropout: float = 0.5) -> State:
+    torch.manual_seed(of.seed)
+    return State.of(Network(dropout), of.budget, team)
+
+
+def ignore(*_: Any) -> None:
+    pass
+
+
+def trained(of: Lesson, team: Team, dropout: float = 0.5) -> dict[str, Tensor]:
+    return run(fresh(of, team, dropout), of, team, ignore).module.state_dict()
+
+
+def interrupted(of: Lesson, team: Team, folder: Path, after: int) -> dict[str, Tensor]:
+    """Train, lose everything after some epochs, and go on from the last checkpoint."""
+
+    class LostError(Exception):
+        pass
+
+    def save_and_die(state: State, _: dict[str, float]) -> None:
+        checkpoint.save(folder, state)
+        if state.epoch == after:
+            raise LostError
+
+    with pytest.raises(LostError):
+        run(fresh(of, team), of, team, save_and_die)
+    restored = checkpoint.load(folder, fresh(of, team), team.device)
+    return run(restored, of, team, ignore).module.state_dict()
+
+
+def largest_gap(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The toy is too small to share: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- order
+
+
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=80)
+
+
+@given(lengths, st.integers(1, 200), st.integers(0, 3), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_each_epoch_learns_every_example_once_whoever_computes_it(
+    costs: list[int], batch_cost: int, epoch: int, workers: int
+) -> None:
+    batches = epoch_batches(np.array(costs), batch_cost=batch_cost, seed=1, epoch=epoch)
+    shares = [share(batch, rank, workers) for batch in batches for rank in range(workers)]
+    assert sorted(i for part in shares for i in part) == list(range(len(costs)))
+
+
+@given(lengths, st.integers(1, 200))
+@settings(max_examples=60, deadline=None)
+def test_a_batch_padded_stays_within_its_cost(costs: list[int], batch_cost: int) -> None:
+    for batch in epoch_batches(np.array(costs), batch_cost=batch_cost, seed=1, epoch=0):
+        assert len(batch) == 1 or len(batch) * max(costs[i] for i in batch) <= batch_cost
+
+
+def test_order_follows_from_seed_and_epoch() -> None:
+    costs = np.arange(1, 200)
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return epoch_batches(costs, batch_cost=500, seed=seed, epoch=epoch)
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+
+
+def test_batches_hold_like_lengths_so_that_little_is_padding() -> None:
+    costs = np.random.default_rng(0).geometric(1 / 50, 3000)
+    batches = epoch_batches(costs, batch_cost=8192, seed=0, epoch=0)
+    computed = sum(len(batch) * max(costs[i] for i in batch) for batch in batches)
+    assert costs.sum() / computed > 0.8
+
+
+def test_random_numbers_differ_by_epoch_step_and_worker() -> None:
+    seeds = {
+        step_seed(7, epoch=e, step=s, rank=r) for e in range(3) for s in range(4) for r in range(2)
+    }
+    assert len(seeds) == 3 * 4 * 2
+
+
+# --- the rate and the weights it moves
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
+    budget = Budget(epochs=4, warmup_epochs=0.5, learning_rate=1.0)
+    rates = [learning_rate(budget, i / 100) for i in range(401)]
+    peak = rates.index(max(rates))
+    assert peak == 50
+    assert rates[peak] == 1.0
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_budget_shorter_than_its_warm_up_still_learns() -> None:
+    assert learning_rate(Budget(epochs=1, warmup_epochs=2.0, learning_rate=1.0), 0.5) == 0.25
+
+
+def test_only_matrices_decay() -> None:
+    groups = parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), 0.1)
+    decays = {tuple(p.shape): g["weight_decay"] for g in groups for p in g["params"]}
+    assert decays == {(2, 3): 0.1, (2,): 0.0}
+
+
+def test_a_module_may_name_its_own_groups() -> None:
+    class Own(nn.Linear):
+        def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+            return [{"params": list(self.parameters()), "weight_decay": 7 * weight_decay}]
+
+    (group,) = parameter_groups(Own(2, 2), 0.5)
+    assert group["weight_decay"] == 3.5
+
+
+# --- learning
+
+
+def test_a_toy_world_is_learnt_to_its_own_noise() -> None:
+    of = lesson(600, epochs=12)
+    state = run(fresh(of, Team(), 0.0), of, Team(), ignore)
+    features = np.concatenate([e.features for e in of.validation])
+    label = np.concatenate([e.label for e in of.validation])
+    chance = 1 / (1 + np.exp(-features @ TRUTH))
+    ceiling = -np.mean(np.log(np.where(label == 1, chance, 1 - chance)))
+    assert state.best_loss < ceiling + 0.02
+
+
+def test_the_best_epoch_is_kept_by_validation_loss() -> None:
+    seen: list[tuple[float, dict[str, Tensor]]] = []
+
+    def remember(state: State, figures: dict[str, float]) -> None:
+        weights = {name: t.clone() for name, t in state.module.state_dict().items()}
+        seen.append((figures["validation_loss"], weights))
+
+    of = lesson(60, epochs=4)
+    # Learning the opposite of what holds in the validation split only makes it worse.
+    of = dataclasses.replace(
+        of, train=[dataclasses.replace(e, label=1 - e.label) for e in of.train]
+    )
+    state = run(fresh(of, Team()), of, Team(), remember)
+    losses = [value for value, _ in seen]
+    assert losses.index(min(losses)) != len(losses) - 1, "the toy must overfit to show anything"
+    assert state.best_epoch == losses.index(min(losses)) + 1
+    assert largest_gap(state.best, seen[state.best_epoch - 1][1]) == 0
+
+
+def test_rows_of_context_are_not_learnt_from() -> None:
+    of = lesson(60, epochs=2)
+    noise = [dataclasses.replace(e, label=1 - e.label, scored=False) for e in of.train]
+    mixed = dataclasses.replace(
+        of, train=[e for pair in zip(of.train, noise, strict=True) for e in pair]
+    )
+    figures: list[dict[str, float]] = []
+    state = run(fresh(mixed, Team()), mixed, Team(), lambda _, f: figures.append(f))
+    assert state.rows == 2 * sum(len(e.label) for e in of.train)
+    assert figures[-1]["train_loss"] < 0.69
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_without_scored_rows_is_refused(split: str) -> None:
+    of = lesson(20)
+    silent = [dataclasses.replace(e, scored=False) for e in getattr(of, split)]
+    of = dataclasses.replace(of, **{split: silent})
+    with pytest.raises(TrainingError, match=f"{split} split has no scored rows"):
+        run(fresh(of, Team()), of, Team(), ignore)
+
+
+def test_a_loss_that_is_no_number_names_its_epoch_and_step() -> None:
+    of = lesson(120)
+    todo = epoch_batches(
+        np.array([len(e.label) for e in of.train]), batch_cost=200, seed=of.seed, epoch=0
+    )
+    bad = list(of.train)
+    victim = todo[2][0]
+    bad[victim] = dataclasses.replace(bad[victim], features=bad[victim].features * np.inf)
+    of = dataclasses.replace(of, train=bad)
+    with pytest.raises(TrainingError, match=r"epoch 1, step 3; lower budget\.learning_rate"):
+        run(fresh(of, Team()), of, Team(), ignore)
+
+
+# --- exactness
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    assert largest_gap(trained(lesson(), Team()), trained(lesson(), Team())) == 0
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_resumed_run_ends_bit_by_bit_where_an_undisturbed_one_does(
+    tmp_path: Path, after: int
+) -> None:
+    undisturbed = trained(lesson(), Team())
+    assert largest_gap(interrupted(lesson(), Team(), tmp_path, after), undisturbed) == 0
+
+
+def test_two_workers_learn_what_one_learns_and_resume_exactly(tmp_path: Path) -> None:
+    two_workers(tmp_path)
+    together = torch.load(tmp_path / "together.pt", weights_only=True)
+    steps, alone = few_examples(Team())
+    assert steps >= 20
+    assert largest_gap(together, alone) < 1e-5
+    assert largest_gap(together, fresh(lesson(), Team()).module.state_dict()) > 0.01
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["resumed"] == told["undisturbed"]
+    assert told["ranks_differ"] == 0
+
+
+def few_examples(team: Team) -> tuple[int, dict[str, Tensor]]:
+    """Twenty steps and more without dropout, some of one example, so one worker has none."""
+    of = lesson(21, batch_cost=24, epochs=4)
+    costs = np.array([len(e.label) for e in of.train])
+    batches = [
+        epoch_batches(costs, batch_cost=24, seed=of.seed, epoch=e) for e in range(of.budget.epochs)
+    ]
+    assert any(len(batch) == 1 for epoch in batches for batch in epoch)
+    return sum(map(len, batches)), trained(of, team, dropout=0.0)
+
+
+def two_workers(folder: Path) -> None:
+    """Run this file twice, as the two workers of one training."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            env={**os.environ, **place, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)
+
+
+def be_a_worker(folder: Path) -> None:
+    torch.distributed.init_process_group("gloo")
+    team = Team(torch.distributed.get_rank(), 2)
+    _, weights = few_examples(team)
+    vector = nn.utils.parameters_to_vector(list(weights.values()))
+    others = vector.clone()
+    team.agree([others])
+    gap = (vector - others).abs().max()
+    torch.distributed.all_reduce(gap)
+    mine = folder / str(team.rank)
+    mine.mkdir()
+    told = {
+        "undisturbed": digest(trained(lesson(), team)),
+        "resumed": digest(interrupted(lesson(), team, mine, after=2)),
+        "ranks_differ": float(gap),
+    }
+    if team.leads:
+        torch.save(weights, folder / "together.pt")
+        (folder / "told.json").write_text(json.dumps(told))
+    torch.distributed.destroy_process_group()
+
+
+def digest(weights: dict[str, Tensor]) -> list[str]:
+    return [tensor.numpy().tobytes().hex() for tensor in weights.values()]
+
+
+# --- events
+
+
+def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
+    uri = str(tmp_path / "run" / "events.jsonl")
+    assert events.read(uri) == []
+    written = [
+        Event("started", 1, detail={"workers": 2}),
+        Event("epoch", 1, 1, {"train_loss": np.float32(0.5)}),
+        Event("finished", 1, 1, detail={"digest": "d"}),
+    ]
+    for event in written:
+        events.append(uri, event)
+    found = events.read(uri)
+    assert [e.kind for e in found] == ["started", "epoch", "finished"]
+    assert found[0] == written[0]
+    assert found[1].metrics["train_loss"] == 0.5
+
+
+def test_a_store_without_append_keeps_all_lines() -> None:
+    uri = "memory://events-test/events.jsonl"
+    for step in (1, 2, 3):
+        events.append(uri, Event("epoch", 1, step))
+    assert [e.step for e in events.read(uri)] == [1, 2, 3]
+
+
+def test_a_line_being_written_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events.append(str(path), Event("epoch", 1, 1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:20])
+    found, offset = events.tail(str(path))
+    assert (len(found), offset) == (1, len(whole))
+    path.write_bytes(whole + whole)
+    found, offset = events.tail(str(path), offset)
+    assert (len(found), offset) == (1, 2 * len(whole))
+
+
+def test_half_a_line_left_by_a_dead_writer_costs_no_other(tmp_path: Path) -> None:
+    uri = str(tmp_path / "events.jsonl")
+    events.append(uri, Event("epoch", 1, 1))
+    with Path(uri).open("ab") as file:
+        file.write(b'{"kind":"epo')
+    events.append(uri, Event("epoch", 2, 2))
+    assert [e.step for e in events.read(uri)] == [1, 2]
+    assert events.next_attempt(uri) == 3
+
+
+def test_a_step_done_twice_counts_once(tmp_path: Path) -> None:
+    uri = str(tmp_path / "events.jsonl")
+    follower = Follower(uri)
+    for attempt, step in ((1, 1), (1, 2), (2, 2), (2, 3)):
+        events.append(uri, Event("epoch", attempt, step))
+    assert {s: e.attempt for s, e in events.by_step(events.read(uri)).items()} == {1: 1, 2: 2, 3: 2}
+    assert [e.step for e in follower.poll()] == [1, 2, 3]
+    assert follower.poll() == []
+
+
+# --- what it refuses before it starts
+
+
+def job(tmp_path: Path, **values: Any) -> TrainJob:
+    given: dict[str, Any] = {
+        "name": "toy",
+        "family": "knowledge",
+        "spec": {"name": "none"},
+        "train": str(tmp_path / "train.parquet"),
+        "validation": str(tmp_path / "validation.parquet"),
+        "output": str(tmp_path / "out"),
+        "seed": 0,
+        "workers": 2,
+        "budget": Budget(),
+        "resources": Resources(),
+        "about": {},
+    }
+    return TrainJob(**{**given, **values})
+
+
+def test_more_workers_than_the_cluster_holds_are_refused_with_the_numbers(tmp_path: Path) -> None:
+    from ray_jobs.training.driver import check_resources
+
+    asked = job(tmp_path, workers=6)
+    with pytest.raises(
+        TrainingError, match=r"6 workers .*0\.75 CPU.* need 4\.5.*has 2.*--workers 2"
+    ):
+        check_resources(asked, 6, {"CPU": 2.0})
+    check_resources(asked, 2, {"CPU": 2.0})
+
+
+def test_gpus_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    from ray_jobs.training.driver import check_resources
+
+    asked = job(tmp_path, resources=Resources(worker_gpus=1))
+    with pytest.raises(TrainingError, match=r"need 2, the cluster has 0; .*worker_gpus"):
+        check_resources(asked, 2, {"CPU": 8.0})
+
+
+def test_a_relative_place_is_refused_since_workers_stand_elsewhere(tmp_path: Path) -> None:
+    from ray_jobs.training.driver import train
+
+    with pytest.raises(TrainingError, match="out is relative"):
+        train(job(tmp_path, output="out"))
+
+
+def test_a_job_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    saved = job(tmp_path, budget=Budget(epochs=3))
+    assert TrainJob.load(saved.save()) == saved
+
+
+if __name__ == "__main__":
+    be_a_worker(Path(sys.argv[1]))
