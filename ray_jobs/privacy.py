@@ -11,8 +11,10 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -38,15 +40,14 @@ class Key:
         """Tells two keys apart and gives neither away."""
         return self.sub_key("fingerprint").hex()[:16]
 
-    def pseudonyms(self, learners: pl.Series) -> pl.Series:
-        """Keyed hash of each learner id (String), null kept; same id, same pseudonym."""
+    def pseudonym(self, learner: str) -> str:
+        """Keyed hash of a learner's id: the same id, the same pseudonym."""
         key = self.sub_key("pseudonym")
+        return hashlib.blake2b(learner.encode(), key=key, digest_size=PSEUDONYM_BYTES).hexdigest()
 
-        def one(name: str) -> str:
-            digest = hashlib.blake2b(name.encode(), key=key, digest_size=PSEUDONYM_BYTES)
-            return digest.hexdigest()
-
-        return _mapped(learners, one, pl.String())
+    def pseudonyms(self, learners: pl.Series) -> pl.Series:
+        """The pseudonym of each learner id (String); null stays null."""
+        return _mapped(learners, self.pseudonym, pl.String())
 
     def seal(self, text: str) -> bytes:
         """Encrypt text with AES-256-GCM; the nonce stands before it."""
@@ -116,8 +117,7 @@ def _create(path: Path) -> None:
         temporary.unlink()
 
 
-def _mapped(values: pl.Series, function: object, kind: pl.DataType) -> pl.Series:
-    assert callable(function)
+def _mapped(values: pl.Series, function: Callable[[Any], Any], kind: pl.DataType) -> pl.Series:
     unique = values.unique().drop_nulls()
     images = pl.Series([function(v) for v in unique], dtype=kind)
     table = pl.DataFrame({"from": unique, "to": images})

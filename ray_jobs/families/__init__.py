@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from ray_jobs.data.clean import Cleaned
+from ray_jobs.data.raw import Raw
+from ray_jobs.data.sources import Source
 from ray_jobs.errors import UsageError
-from ray_jobs.recipe import Recipe
+from ray_jobs.recipe import Columns, Recipe
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,10 @@ class Family:
     name: str
     title: str
     protocol: str  # how figures are taken, in words, for every report
-    read: Callable[..., Any]  # see data/ingest.py
-    clean: Callable[..., Any]  # see data/clean.py
+    read: Callable[[Source, Columns], Raw]  # a file to raw rows, all text
+    clean: Callable[[pl.DataFrame, bool, Columns], Cleaned]  # (raw rows, timed, columns)
     group: str  # column of the clean table that must not straddle splits
+    target: str  # column of the clean table that is predicted
     specs: Mapping[str, type[Any]]
     baseline: Callable[[], Any]  # the spec every candidate must beat
     recipes: Mapping[str, Callable[[], Recipe]]
@@ -48,7 +52,10 @@ class Family:
     loss: Callable[[Tensor, Any], Tensor]  # (outputs, batch) -> summed over scored rows
     weight: Callable[[Any], Tensor]  # number of scored rows in a batch
     outcomes: Callable[[Tensor, Any], list[NDArray[np.float32]]]  # predictions per example
-    api: Any  # module: request and response models, and how to answer
+    slices: Callable[[pl.DataFrame, Any], pl.DataFrame]  # (clean table, vocabulary) -> its parts
+    sample: Callable[[Path, int], str]  # (folder, seed) -> the demo's data
+    ceiling: Callable[[Path, pl.DataFrame], NDArray[np.float64]] | None  # best possible, if known
+    api: Any  # module: VERBS, frame and golden
 
 
 def families() -> list[str]:
@@ -66,8 +73,14 @@ def family(name: str) -> Family:
     return record
 
 
-def module_of(build: Callable[..., Any], *args: Any) -> nn.Module:
-    """Build a network and check that it is one."""
-    module = build(*args)
-    assert isinstance(module, nn.Module)
-    return module
+def recipes() -> dict[str, Callable[[], Recipe]]:
+    """Every named recipe of every family."""
+    return {name: make for kind in families() for name, make in family(kind).recipes.items()}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name; raises UsageError with the names there are."""
+    known = recipes()
+    if name not in known:
+        raise UsageError(f"no recipe {name!r}; there are {', '.join(known)}")
+    return known[name]()

@@ -10,6 +10,7 @@ import polars as pl
 
 from ray_jobs.data.clean import Cleaned
 from ray_jobs.families.knowledge.table import CLEAN
+from ray_jobs.recipe import Columns
 
 LATEST = 4_102_444_800.0  # 2100-01-01: a later second is milliseconds or a slip
 TRUTHS = {"true": 1.0, "correct": 1.0, "false": 0.0, "incorrect": 0.0, "wrong": 0.0}
@@ -17,18 +18,20 @@ TEXTS = ("learner", "item", "skills", "correct", "time")
 KEY = ("learner", "item", "time")  # one answer, in a log with times
 
 
-def clean(rows: pl.DataFrame, timed: bool, skill_separator: str = ";") -> Cleaned:
+def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     """Make the clean table; the rows that break a rule come back beside it.
 
     Two rows are one delivery of an answer when learner, item, time, skills and
     outcome agree. A log without times cannot tell a repeat from a second try,
     so there nothing counts as repeated or contradictory.
     """
-    typed = _typed(rows, skill_separator)
+    typed = _typed(rows, columns.skill_separator)
     broken = pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in _rules(timed).items())
     typed = typed.with_columns(broken.alias("reason"))
     good = typed.filter(pl.col("reason").is_null())
-    single = good.filter(pl.struct(*KEY, "correct", "skills").is_first_distinct()) if timed else good
+    single = (
+        good.filter(pl.struct(*KEY, "correct", "skills").is_first_distinct()) if timed else good
+    )
     if timed:
         conflict = pl.col("correct").n_unique().over(KEY) > 1
         single = single.with_columns(pl.when(conflict).then(pl.lit("conflict")).alias("reason"))
@@ -46,8 +49,10 @@ def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
     text = [pl.col(c).str.strip_chars().replace("", None) for c in TEXTS if c != "learner"]
     rows = rows.with_columns(text)
     number = pl.col("correct").cast(pl.Float32, strict=False)
-    word = pl.col("correct").str.to_lowercase().replace_strict(
-        TRUTHS, default=None, return_dtype=pl.Float32
+    word = (
+        pl.col("correct")
+        .str.to_lowercase()
+        .replace_strict(TRUTHS, default=None, return_dtype=pl.Float32)
     )
     moment = pl.col("time").str.to_datetime(strict=False, time_zone="UTC", ambiguous="null")
     seconds = pl.col("time").cast(pl.Float64, strict=False)

@@ -1,0 +1,51 @@
+"""Named experiments of knowledge tracing: each function is one, its docstring says what to expect.
+
+`lyceum run NAME` runs one; `default` goes by the family's own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ray_jobs.families.knowledge.networks import Attention, Lstm, Rasch
+from ray_jobs.recipe import Budget, Recipe, Split
+
+
+def smoke() -> Recipe:
+    """The baseline alone, in seconds: `lyceum run knowledge-smoke --data PATH`.
+
+    For trying the pipeline; no network is trained.
+    """
+    return Recipe("knowledge-smoke", "knowledge", "knowledge-smoke", Rasch(), workers=1)
+
+
+def default() -> Recipe:
+    """An LSTM with item difficulty: `lyceum run knowledge --data PATH`."""
+    return Recipe("knowledge", "knowledge", "knowledge", Lstm())
+
+
+def attention() -> Recipe:
+    """A causal transformer with forgetting: `lyceum run knowledge-attention --data PATH`."""
+    return Recipe("knowledge-attention", "knowledge", "knowledge", Attention())
+
+
+def rasch() -> Recipe:
+    """The online Rasch/Elo baseline as a service: `lyceum run knowledge-rasch --data PATH`."""
+    return Recipe("knowledge-rasch", "knowledge", "knowledge", Rasch(), workers=1)
+
+
+def demo() -> Recipe:
+    """What `lyceum demo` runs on simulated learners: train on the past, test on the future."""
+    return Recipe(
+        "knowledge-demo",
+        "knowledge",
+        "demo-knowledge",
+        Lstm(width=64, neighbours=32),
+        budget=Budget(epochs=8, batch_cost=4096),
+        split=Split(test=0.25, validation=0.1, until=0.8),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe().name: recipe for recipe in (smoke, default, attention, rasch, demo)
+}

@@ -1,0 +1,34 @@
+"""A replica: loads a release, proves that it answers its golden requests, then serves."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import serve
+
+from ray_jobs import artifact, store
+from ray_jobs.privacy import load_key
+from ray_jobs.serving.release import Release, verify
+from ray_jobs.serving.surface import Surface
+
+
+class Replica:
+    """One copy of one version. It cannot be told to serve another: publish replaces it."""
+
+    def __init__(self, release: dict[str, Any], prefix: str, key_file: str, threads: int = 1):
+        # More threads than cores of its own slow a small model and starve its neighbours.
+        torch.set_num_threads(threads)
+        self.release = Release(**release)
+        with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
+            model = artifact.read(store.fetch(self.release.artifact, Path(folder)))
+        verify(model, self.release)  # raising here keeps traffic on the old version
+        self.surface = Surface(model, self.release, load_key(Path(key_file)), prefix)
+
+    def __serve_build_asgi_app__(self) -> Surface:  # noqa: PLW3201 - Serve's hook
+        return self.surface
+
+
+Deployment = serve.deployment(serve.ingress()(Replica))
