@@ -15,15 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.families.knowledge.counts import Answers, causal_counts
+from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 
 @dataclass(frozen=True)
 class History:
-    """The answers of one learner in order of time, as ids; T answers, S skills in all."""
+    """The answers of one learner in order of time, as ids; T answers, S skills in all.
+
+    An answer that is asked for is the last one: a later step would take its
+    `correct` for something the learner did.
+    """
 
     items: NDArray[np.int64]  # (T,)
-    skills: NDArray[np.int64]  # (S,) skill sets laid end to end
+    skills: NDArray[np.int64]  # (S,) skill sets laid end to end, no repeats within a set
     skill_counts: NDArray[np.int64]  # (T,) how many of `skills` belong to each answer; may be 0
     correct: NDArray[np.float32]  # (T,) 0..1; what is asked for holds 0.
     scored: NDArray[np.bool_]  # (T,) True where the answer is trained on, evaluated or asked for
@@ -40,3 +45,110 @@ class Batch:
     mask: Tensor  # (B, T) bool; True where an answer was given or is asked for
     scored: Tensor  # (B, T) bool; True where the loss and the metrics look
     counts: Tensor  # (B, T, C) float32; causal count features, of strictly earlier answers
+
+
+def cost(history: History) -> int:
+    """Positions a history takes in a batch."""
+    return len(history.items)
+
+
+def examples(table: pl.DataFrame, vocabulary: Vocabulary) -> list[History]:
+    """One history per learner of a clean table, in the order of the table.
+
+    The table holds each learner's answers in one piece, in order of time.
+    """
+    lengths = table["learner"].rle().struct.field("len").to_numpy().astype(np.int64)
+    assert len(lengths) == table["learner"].n_unique(), "a learner's answers lie apart"
+    skills, skill_counts = _skill_sets(table["skills"], vocabulary)
+    items = _ids(table["item"], vocabulary.item_ids)
+    correct = table["correct"].to_numpy().astype(np.float32)
+    scored = table["scored"].to_numpy().astype(np.bool_)
+    times = table["time"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    ends = np.cumsum(lengths)
+    tag_ends = np.concatenate([[0], np.cumsum(skill_counts)])
+    return [
+        History(
+            items=items[i:j],
+            skills=skills[tag_ends[i] : tag_ends[j]],
+            skill_counts=skill_counts[i:j],
+            correct=correct[i:j],
+            scored=scored[i:j],
+            times=times[i:j],
+        )
+        for i, j in zip((ends - lengths).tolist(), ends.tolist(), strict=True)
+    ]
+
+
+def collate(histories: Sequence[History], vocabulary: Vocabulary) -> Batch:
+    """Pad histories into one batch and count what each learner has shown before each answer."""
+    lengths = np.array([len(h.items) for h in histories], np.int64)
+    answers = _end_to_end(histories, lengths)
+    assert answers.items.max(initial=0) < len(vocabulary.items) + 2, "ids of another vocabulary"
+    where = (answers.learner, answers.step)
+    shape = (len(histories), int(lengths.max()))
+    tag_starts = np.cumsum(answers.skill_counts) - answers.skill_counts
+    within = np.arange(len(answers.skills)) - tag_starts[answers.owner]
+    skills = np.zeros((*shape, max(1, int(answers.skill_counts.max(initial=0)))), np.int64)
+    skills[answers.learner[answers.owner], answers.step[answers.owner], within] = answers.skills
+    scored = np.concatenate([h.scored for h in histories])
+    return Batch(
+        items=_padded(answers.items, where, shape),
+        skills=torch.from_numpy(skills),
+        correct=_padded(answers.correct, where, shape),
+        mask=_padded(np.ones(len(answers.items), np.bool_), where, shape),
+        scored=_padded(scored, where, shape),
+        counts=_padded(causal_counts(answers), where, shape),
+    )
+
+
+def outcomes(logits: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
+    """Probabilities of a correct answer at the scored steps of each history, in order."""
+    flat = torch.sigmoid(logits.detach().float())[batch.scored].cpu().numpy()
+    ends = batch.scored.sum(dim=1).cumsum(dim=0).tolist()
+    return [flat[i:j] for i, j in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _ids(names: pl.Series, ids: dict[str, int]) -> NDArray[np.int64]:
+    known = pl.Series(list(ids), dtype=pl.String)
+    numbers = pl.Series(list(ids.values()), dtype=pl.Int64)
+    mapped = names.replace_strict(known, numbers, default=UNSEEN, return_dtype=pl.Int64)
+    return mapped.to_numpy().astype(np.int64)
+
+
+def _skill_sets(
+    sets: pl.Series, vocabulary: Vocabulary
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Skill ids laid end to end, ascending and without repeats in each set, and the set sizes."""
+    lengths = sets.list.len().fill_null(0).to_numpy().astype(np.int64)
+    ids = _ids(sets.explode().drop_nulls(), vocabulary.skill_ids)
+    size = len(vocabulary.skills) + 2
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    # Several unseen skills of one answer become one.
+    pairs = np.unique(owner * size + ids)
+    return pairs % size, np.bincount(pairs // size, minlength=len(lengths)).astype(np.int64)
+
+
+def _end_to_end(histories: Sequence[History], lengths: NDArray[np.int64]) -> Answers:
+    skill_counts = np.concatenate([h.skill_counts for h in histories])
+    starts = np.cumsum(lengths) - lengths
+    total = int(lengths.sum())
+    return Answers(
+        learner=np.repeat(np.arange(len(lengths)), lengths),
+        step=np.arange(total) - np.repeat(starts, lengths),
+        items=np.concatenate([h.items for h in histories]),
+        correct=np.concatenate([h.correct for h in histories]),
+        times=np.concatenate([h.times for h in histories]),
+        skills=np.concatenate([h.skills for h in histories]),
+        skill_counts=skill_counts,
+        owner=np.repeat(np.arange(total), skill_counts),
+    )
+
+
+def _padded(
+    values: NDArray[np.generic],
+    where: tuple[NDArray[np.int64], NDArray[np.int64]],
+    shape: tuple[int, int],
+) -> Tensor:
+    padded = np.zeros((*shape, *values.shape[1:]), values.dtype)
+    padded[where] = values
+    return torch.from_numpy(padded)

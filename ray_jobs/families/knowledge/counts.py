@@ -1,0 +1,140 @@
+"""What a learner has shown so far, as numbers: the causal count features of a batch.
+
+Wins, fails, decayed means, last result and gaps per skill set, per item and
+over all, of strictly earlier answers. Logistic regression on these is already
+hard to beat (Gervet et al. 2020), so every network gets them at its head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_jobs.families.knowledge.vocabulary import UNSEEN
+
+FAST, SLOW = 0.6, 0.9  # how much of an answer's weight is left at the next one of its group
+NEGLIGIBLE = 1e-7  # weight below which an old answer is no longer added to a decayed mean
+
+PAST = ("wins", "fails", "fast", "slow", "last", "hours", "gap")
+COLUMNS = (
+    *(f"skill_{name}" for name in PAST),
+    *(f"item_{name}" for name in PAST),
+    *(f"all_{name}" for name in PAST if name != "gap"),  # it would be 1 everywhere
+    "all_skills",
+)
+ITEM_COLUMNS = slice(len(PAST), 2 * len(PAST))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of several learners laid end to end: N answers, S skills in all."""
+
+    learner: NDArray[np.int64]  # (N,) ascending
+    step: NDArray[np.int64]  # (N,) 0.. within the learner
+    items: NDArray[np.int64]  # (N,)
+    correct: NDArray[np.float32]  # (N,)
+    times: NDArray[np.float64]  # (N,) unix seconds, NaN when unknown
+    skills: NDArray[np.int64]  # (S,) a set per answer, so no repeats within one
+    skill_counts: NDArray[np.int64]  # (N,)
+    owner: NDArray[np.int64]  # (S,) the answer that a skill belongs to, ascending
+
+
+def causal_counts(answers: Answers) -> NDArray[np.float32]:
+    """Count features, (N, C) in the order of COLUMNS; row i looks at earlier answers only."""
+    everyone = np.arange(len(answers.items))
+    # Unseen items share an id but not a past: each counts as met for the first time.
+    item_key = _pairs(answers.learner, answers.items)
+    item_key[answers.items == UNSEEN] = -1 - everyone[answers.items == UNSEEN]
+    skill_key = _pairs(answers.learner[answers.owner], answers.skills)
+    tags, first = _past(answers, skill_key, answers.owner)
+    by_item, _ = _past(answers, item_key, everyone)
+    overall, _ = _past(answers, answers.learner, everyone)
+    met = _per_answer(answers, first[:, None].astype(np.float64))[:, 0]
+    features = np.empty((len(everyone), len(COLUMNS)), np.float32)
+    features[:, : len(PAST)] = _per_answer(answers, tags)
+    features[:, : len(PAST)] /= np.maximum(answers.skill_counts, 1)[:, None]
+    features[:, ITEM_COLUMNS] = by_item
+    features[:, ITEM_COLUMNS.stop : -1] = overall[:, :-1]
+    features[:, -1] = np.log1p(_sum_before(met, everyone - answers.step))
+    return features
+
+
+def _pairs(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One number for each distinct pair of ids."""
+    size = int(right.max(initial=0)) + 1
+    return left * size + right
+
+
+def _past(
+    answers: Answers, key: NDArray[np.int64], owner: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Features of the earlier entries with the same key, (M, PAST), and whether there are none.
+
+    Entry m is about answer `owner[m]`; owners ascend, so a stable sort keeps time.
+    """
+    order = np.argsort(key, kind="stable")
+    key, owner = key[order], owner[order]
+    index = np.arange(len(key))
+    fresh = np.ones(len(key), np.bool_)
+    fresh[1:] = key[1:] != key[:-1]
+    assert not (~fresh[1:] & (owner[1:] == owner[:-1])).any(), "an answer repeats a skill"
+    start = np.maximum.accumulate(np.where(fresh, index, 0))
+    rank = index - start
+    correct = answers.correct[owner].astype(np.float64)
+    wins = _sum_before(correct, start)
+    last = np.where(fresh, 0.0, 2.0 * np.roll(correct, 1) - 1.0)
+    sorted_past = np.stack(
+        [
+            np.log1p(wins),
+            np.log1p(np.maximum(rank - wins, 0.0)),
+            _decayed(last, rank, FAST),
+            _decayed(last, rank, SLOW),
+            last,
+            _since(answers.times[owner] / 3600.0, fresh),
+            _since(answers.step[owner].astype(np.float64), fresh),
+        ],
+        axis=1,
+    )
+    past, first = np.empty_like(sorted_past), np.empty_like(fresh)
+    past[order], first[order] = sorted_past, fresh
+    return past, first
+
+
+def _sum_before(values: NDArray[np.float64], start: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum of the values from `start` up to, and without, each entry."""
+    before = np.cumsum(values) - values
+    return np.maximum(before - before[start], 0.0)
+
+
+def _decayed(
+    last: NDArray[np.float64], rank: NDArray[np.int64], keep: float
+) -> NDArray[np.float64]:
+    """Exponentially decayed mean of the results so far (-1..1), shrunk to 0 by one empty answer.
+
+    A prefix scan in doubling strides: some eight array operations for any length.
+    """
+    total, stride, longest = last.copy(), 1, int(rank.max(initial=0))
+    while stride <= longest and keep**stride > NEGLIGIBLE:
+        inside = rank[stride:] >= stride
+        total[stride:] = total[stride:] + np.where(inside, keep**stride * total[:-stride], 0.0)
+        stride *= 2
+    weight: NDArray[np.float64] = (1.0 - np.power(keep, rank)) / (1.0 - keep)
+    return total / (weight + 1.0)
+
+
+def _since(clock: NDArray[np.float64], fresh: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """log1p of what passed since the previous entry; 0 where there is none, or no clock."""
+    passed = np.where(fresh, 0.0, clock - np.roll(clock, 1))
+    return np.log1p(np.maximum(np.nan_to_num(passed), 0.0))
+
+
+def _per_answer(answers: Answers, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum what is per skill over each answer's set; 0 for an empty set."""
+    sums = np.zeros((len(answers.items), values.shape[1]))
+    some = answers.skill_counts > 0
+    if some.any():
+        starts = np.cumsum(answers.skill_counts) - answers.skill_counts
+        sums[some] = np.add.reduceat(values, starts[some], axis=0)
+    return sums

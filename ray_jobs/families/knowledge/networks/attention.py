@@ -1,0 +1,160 @@
+"""Attention over earlier answers with a forgetting bias (AKT, Ghosh 2020; ALiBi, Press 2022).
+
+Choose it for long histories on a GPU, or beside the LSTM: their errors differ.
+Attention is local to blocks, so that its cost is linear in the length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.networks.neighbours import item_vectors
+from ray_jobs.families.knowledge.networks.question import Answered, Head, Question
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Settings of the attention network."""
+
+    name: ClassVar[str] = "attention"
+    width: int = 128  # of every hidden vector
+    layers: int = 2
+    heads: int = 4
+    block: int = 128  # steps; each step sees its own block and the one before
+    neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
+    dropout: float = 0.4
+    blank: float = 0.1  # share of items blanked at each training step
+
+    def build(self, vocabulary: Vocabulary) -> nn.Module:
+        """A network of the right shape, to be trained or loaded."""
+        return AttentionNetwork(self, vocabulary)
+
+    def prepare(self, train: pl.DataFrame, vocabulary: Vocabulary) -> nn.Module:
+        """A network ready to be trained: its item vectors are read off the train split."""
+        network = AttentionNetwork(self, vocabulary)
+        if self.neighbours:
+            network.question.neighbours.copy_(item_vectors(train, vocabulary, self.neighbours))
+        return network
+
+
+class AttentionNetwork(nn.Module):
+    """Batch → logits (B, T)."""
+
+    def __init__(self, spec: Attention, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.question = Question(
+            vocabulary,
+            width=spec.width,
+            neighbours=spec.neighbours,
+            dropout=spec.dropout,
+            blank=spec.blank,
+        )
+        self.answered = Answered(spec.width)
+        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
+        self.dropout = nn.Dropout(spec.dropout)
+        self.head = Head(spec.width, spec.dropout)
+
+    def forward(self, batch: Batch) -> Tensor:
+        asked, difficulty, counts = self.question(batch)
+        past = self.answered(asked, batch)
+        state = past
+        for layer in self.layers:
+            state = layer(asked, state)
+        logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
+        return logits
+
+
+class Layer(nn.Module):
+    """What is asked looks among earlier answers; then a position-wise network."""
+
+    def __init__(self, spec: Attention) -> None:
+        super().__init__()
+        self.heads = spec.heads
+        self.query = nn.Linear(2 * spec.width, spec.width)
+        self.key_value = nn.Linear(2 * spec.width, 2 * spec.width)
+        self.out = nn.Linear(spec.width, spec.width)
+        self.norm = nn.LayerNorm(spec.width)
+        self.inner = nn.Sequential(
+            nn.LayerNorm(spec.width),
+            nn.Linear(spec.width, 2 * spec.width),
+            nn.GELU(),
+            nn.Dropout(spec.dropout),
+            nn.Linear(2 * spec.width, spec.width),
+        )
+        self.dropout = nn.Dropout(spec.dropout)
+        self.register_buffer("bias", forgetting(spec.heads, spec.block), persistent=False)
+
+    bias: Tensor  # (H, C, 2C); -inf for what lies ahead
+
+    def forward(self, asked: Tensor, state: Tensor) -> Tensor:
+        """Vectors (B, T, width) that hold, at step t, answers before t only."""
+        normed = self.norm(state)
+        # A key is the question that was answered, so it is shifted like the answer.
+        answered = pad(asked[:, :-1], (0, 0, 1, 0))
+        query = self._split(self.query(torch.cat([asked, normed], dim=-1)))
+        key, value = (
+            self._split(x)
+            for x in self.key_value(torch.cat([answered, normed], dim=-1)).chunk(2, dim=-1)
+        )
+        read = block_attention(query, key, value, self.bias)
+        state = state + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
+        result: Tensor = state + self.dropout(self.inner(state))
+        return result
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, T, width) to (B, H, T, width / H)."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+def forgetting(heads: int, block: int) -> Tensor:
+    """Additive bias (H, C, 2C) of a block's steps towards the block before and itself.
+
+    The penalty grows linearly with distance, at another slope for each head.
+    """
+    slopes = 2.0 ** -torch.arange(1.0, 8.1, 7.0 / max(heads - 1, 1))[:heads]
+    distance = (torch.arange(block)[:, None] + block) - torch.arange(2 * block)[None, :]
+    penalty = -slopes[:, None, None] * distance
+    return penalty.masked_fill(distance < 0, float("-inf"))
+
+
+def block_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attend within blocks of C steps anchored at step 0, and to the block before; (B, H, T, D).
+
+    Anchored there, a step's reach depends on its own position alone, so neither
+    padding nor anything later can move it.
+    """
+    block, steps = bias.shape[1], query.shape[2]
+    if steps <= block:
+        near = bias[None, :, :steps, block : block + steps]
+        return scaled_dot_product_attention(query, key, value, attn_mask=near)
+    query, key, value = (_in_blocks(x, block) for x in (query, key, value))
+    # The first block has none before it; every other one sees the whole bias.
+    first = scaled_dot_product_attention(
+        query[:, :, 0], key[:, :, 0], value[:, :, 0], attn_mask=bias[None, :, :, block:]
+    )
+    rest = _attend_back(query, key, value, bias)
+    return torch.cat([first.unsqueeze(2), rest], dim=2).flatten(2, 3)[:, :, :steps]
+
+
+def _attend_back(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Blocks 1.. (B, H, n, C, D) attend to the block before and themselves."""
+    key, value = (torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=3) for x in (key, value))
+    query = query[:, :, 1:]
+    batch, blocks = query.shape[0], query.shape[2]
+    query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    read = scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
+    return read.view(batch, blocks, *read.shape[1:]).transpose(1, 2)
+
+
+def _in_blocks(x: Tensor, block: int) -> Tensor:
+    """(B, H, T, D) to (B, H, n, C, D), padded at the end."""
+    batch, heads, steps, width = x.shape
+    return pad(x, (0, 0, 0, -steps % block)).view(batch, heads, -1, block, width)

@@ -1,0 +1,64 @@
+"""A recurrent memory of what was answered (DKT, Piech et al. 2015) with item difficulty and counts.
+
+The default: the best balance of accuracy and speed on a CPU, for histories of
+any length. Batches are of like length and padded; packing is far slower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import polars as pl
+from torch import Tensor, nn
+
+from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.networks.neighbours import item_vectors
+from ray_jobs.families.knowledge.networks.question import Answered, Head, Question
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Lstm:
+    """Settings of the recurrent network."""
+
+    name: ClassVar[str] = "lstm"
+    width: int = 128  # of every hidden vector
+    neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
+    dropout: float = 0.4
+    blank: float = 0.1  # share of items blanked at each training step
+
+    def build(self, vocabulary: Vocabulary) -> nn.Module:
+        """A network of the right shape, to be trained or loaded."""
+        return LstmNetwork(self, vocabulary)
+
+    def prepare(self, train: pl.DataFrame, vocabulary: Vocabulary) -> nn.Module:
+        """A network ready to be trained: its item vectors are read off the train split."""
+        network = LstmNetwork(self, vocabulary)
+        if self.neighbours:
+            network.question.neighbours.copy_(item_vectors(train, vocabulary, self.neighbours))
+        return network
+
+
+class LstmNetwork(nn.Module):
+    """Batch → logits (B, T)."""
+
+    def __init__(self, spec: Lstm, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.question = Question(
+            vocabulary,
+            width=spec.width,
+            neighbours=spec.neighbours,
+            dropout=spec.dropout,
+            blank=spec.blank,
+        )
+        self.answered = Answered(spec.width)
+        self.memory = nn.LSTM(spec.width, spec.width, batch_first=True)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.head = Head(spec.width, spec.dropout)
+
+    def forward(self, batch: Batch) -> Tensor:
+        asked, difficulty, counts = self.question(batch)
+        state, _ = self.memory(self.answered(asked, batch))
+        logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
+        return logits

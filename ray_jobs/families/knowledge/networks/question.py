@@ -1,0 +1,90 @@
+"""What is asked, and what was answered, as vectors: shared by the neural networks.
+
+An item is its skills, a vector of its own, a difficulty, and (where a training
+split was at hand) the company it keeps. Now and then a share of the items is
+blanked to UNSEEN in training, so that items met first in service are served well.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, pad
+
+from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.counts import COLUMNS, ITEM_COLUMNS
+from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
+
+
+class Question(nn.Module):
+    """Embeds the item and skill set asked at each step, (B, T, width)."""
+
+    neighbours: Tensor  # (V, N) fixed vectors of the items' company; row UNSEEN is 0
+
+    def __init__(
+        self, vocabulary: Vocabulary, *, width: int, neighbours: int, dropout: float, blank: float
+    ) -> None:
+        super().__init__()
+        self.blank = blank
+        self.skill = nn.Embedding(len(vocabulary.skills) + 2, width, padding_idx=PADDING)
+        self.item = nn.Embedding(len(vocabulary.items) + 2, width, padding_idx=PADDING)
+        self.difficulty = nn.Embedding(len(vocabulary.items) + 2, 1, padding_idx=PADDING)
+        nn.init.zeros_(self.difficulty.weight)
+        nn.init.normal_(self.item.weight, std=0.02)
+        self.company = nn.Linear(neighbours, width, bias=False) if neighbours else None
+        self.register_buffer("neighbours", torch.zeros(len(vocabulary.items) + 2, neighbours))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors of what is asked (B, T, width), difficulties (B, T), counts (B, T, C)."""
+        items, counts = self._blanked(batch.items, batch.counts)
+        known = (batch.skills != PADDING).sum(dim=-1, keepdim=True).clamp(min=1)
+        vectors = self.skill(batch.skills).sum(dim=-2) / known
+        vectors = vectors + self.item(items)
+        if self.company is not None:
+            vectors = vectors + self.company(self.neighbours[items])
+        return self.dropout(self.norm(vectors)), self.difficulty(items).squeeze(-1), counts
+
+    def _blanked(self, items: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """A random share of the ids becomes UNSEEN, together with what is counted by item."""
+        if not self.training or self.blank == 0.0:
+            return items, counts
+        chosen = torch.rand(self.item.num_embeddings, device=items.device) < self.blank
+        gone = chosen[items] & (items != PADDING)
+        counts = counts.clone()
+        counts[..., ITEM_COLUMNS] = counts[..., ITEM_COLUMNS] * ~gone.unsqueeze(-1)
+        return items.masked_fill(gone, UNSEEN), counts
+
+
+class Answered(nn.Module):
+    """Embeds each step's previous answer: what was asked and how it went, (B, T, width).
+
+    Already shifted: row t holds answer t-1, and row 0 nothing, so whatever reads
+    rows up to t knows strictly earlier answers only.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(2 * width, width)
+
+    def forward(self, asked: Tensor, batch: Batch) -> Tensor:
+        correct = batch.correct.unsqueeze(-1)
+        answered = self.project(torch.cat([asked * correct, asked * (1.0 - correct)], dim=-1))
+        return pad(answered[:, :-1], (0, 0, 1, 0))
+
+
+class Head(nn.Module):
+    """What is known of the learner, what is asked and the counts → logits (B, T)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * width + len(COLUMNS), width)
+        self.dropout = nn.Dropout(dropout)
+        self.logit = nn.Linear(width, 1)
+        self.linear = nn.Linear(len(COLUMNS), 1, bias=False)
+
+    def forward(self, state: Tensor, asked: Tensor, difficulty: Tensor, counts: Tensor) -> Tensor:
+        hidden = gelu(self.hidden(torch.cat([state, asked, counts], dim=-1)))
+        logit: Tensor = self.logit(self.dropout(hidden)) + self.linear(counts)
+        return logit.squeeze(-1) - difficulty
