@@ -210,12 +210,14 @@ def _plain(value: Any) -> Any:
 
 
 def _interval_from(values: dict[str, float | None]) -> Interval:
-    return Interval(*(math.nan if values[k] is None else values[k] for k in _INTERVAL))
+    value, low, high = (values[k] for k in ("value", "low", "high"))
+    return Interval(_defined(value), _defined(low), _defined(high))
+
+
+def _defined(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _slice_from(values: dict[str, Any]) -> Slice:
     metrics = {k: _interval_from(v) for k, v in values["metrics"].items()}
     return Slice(**{**values, "metrics": metrics})
-
-
-_INTERVAL = ("value", "low", "high")

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ray_jobs.families.knowledge.batch import History
-from ray_jobs.families.knowledge.frame import frame
+from ray_jobs.families.knowledge.frame import COLUMNS, example, frame
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.verb import Verb
 
-__all__ = ["VERBS", "frame", "golden"]
+__all__ = ["COLUMNS", "VERBS", "example", "frame", "golden"]
 
 MAX_ANSWERS = 20_000
 MAX_CANDIDATES = 1_000

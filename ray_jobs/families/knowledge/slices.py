@@ -68,8 +68,7 @@ def _top_skills(table: pl.DataFrame) -> pl.Expr:
     named = table.filter("scored")["skills"].explode().drop_nulls()
     counts = named.value_counts().sort(["count", "skills"], descending=[True, False])
     top = counts.head(TOP)["skills"].to_list()
-    held = pl.col("skills").list.set_intersection(pl.lit(top, dtype=pl.List(pl.String)))
-    return held
+    return pl.col("skills").list.set_intersection(pl.lit(top, dtype=pl.List(pl.String)))
 
 
 def _count() -> pl.Expr:

@@ -1,0 +1,167 @@
+"""A table of answers as an analyst holds it, turned into histories and back into its rows.
+
+Rows with an outcome are a learner's past; rows without are questions. Either
+way a row is predicted from that learner's earlier outcomes, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ray_jobs.errors import ContractError
+from ray_jobs.families.knowledge.batch import History, examples
+from ray_jobs.families.knowledge.table import CLEAN
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import pandas as pd  # a worker or a replica need not have it
+
+SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the frame: its name, kind (`text`, `number` or `any`) and meaning."""
+
+    name: str
+    kind: str
+    required: bool
+    meaning: str
+
+
+COLUMNS = (
+    Column("learner", "text", True, "whose answer; any name, rows in order of time for each"),
+    Column("item", "text", True, "the exercise"),
+    Column("skills", "any", False, "a list of names, or names joined by ';'"),
+    Column("correct", "number", False, "0 to 1; empty where a prediction is asked for"),
+    Column("time", "number", False, "unix seconds"),
+)
+
+
+def example(vocabulary: Vocabulary) -> dict[str, list[Any]]:
+    """Columns of a small valid frame: one learner, two answers, one question."""
+    items = [*vocabulary.items[:2], "an item never seen"]
+    return {
+        "learner": ["ada"] * len(items),
+        "item": items,
+        "skills": [SEPARATOR.join(vocabulary.skills[:1])] * len(items),
+        "correct": [1.0, 0.0, None][-len(items) :],
+    }
+
+
+def frame(rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[History], NDArray[np.int64]]:
+    """Histories to predict, and (N,) the row of the frame each scored step belongs to.
+
+    Known outcomes make one history per learner; each question makes one of its
+    own, since it must not look like an answer to those after it.
+    Raises ContractError naming column and row where the frame is not as COLUMNS says.
+    """
+    table = _table(rows)
+    given = table.filter(pl.col("correct").is_not_null())
+    histories = pl.concat([_known(given), _asked(table, given)])
+    order = histories.filter("scored")["row"].to_numpy().astype(np.int64)
+    return examples(histories.select(CLEAN.names()), vocabulary), order
+
+
+def _known(given: pl.DataFrame) -> pl.DataFrame:
+    first = pl.col("row").min().over("learner")
+    ordered = given.sort(first, "row")
+    return ordered.with_columns(pl.lit(True).alias("scored"))
+
+
+def _asked(table: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
+    """One history per question: the outcomes before it as context, the question last."""
+    questions = table.filter(pl.col("correct").is_null())
+    asked = questions.select("learner", pl.col("row").alias("question"))
+    context = asked.join(given, on="learner").filter(pl.col("row") < pl.col("question"))
+    parts = [
+        context.with_columns(pl.lit(False).alias("scored")),
+        questions.with_columns(
+            pl.col("row").alias("question"), pl.lit(0.0, pl.Float32).alias("correct")
+        ).with_columns(pl.lit(True).alias("scored")),
+    ]
+    together = pl.concat(parts, how="diagonal").sort("question", "row")
+    # The name only keeps histories apart; a learner's own has no such prefix.
+    name = pl.format("question {}: {}", "question", "learner")
+    return together.with_columns(name.alias("learner")).select(*table.columns, "scored")
+
+
+def _table(rows: pd.DataFrame) -> pl.DataFrame:
+    missing = [c.name for c in COLUMNS if c.required and c.name not in rows.columns]
+    if missing:
+        raise ContractError(
+            f"the frame has no column {missing[0]!r}; expected "
+            + ", ".join(f"{c.name} ({c.meaning})" for c in COLUMNS)
+        )
+    table = pl.DataFrame(
+        {
+            "row": pl.int_range(len(rows), eager=True),
+            "learner": pl.Series(_texts(rows, "learner"), dtype=pl.String),
+            "item": pl.Series(_texts(rows, "item"), dtype=pl.String),
+            "skills": pl.Series(_skill_sets(rows), dtype=pl.List(pl.String)),
+            "correct": pl.Series(_numbers(rows, "correct"), dtype=pl.Float32),
+            "time": pl.Series(_numbers(rows, "time"), dtype=pl.Float64),
+            "position": pl.int_range(len(rows), eager=True),
+            "bucket": pl.zeros(len(rows), pl.UInt64, eager=True),
+        }
+    )
+    _check(table)
+    # Prefixed, so that no learner's name can look like that of a question.
+    return table.with_columns(pl.format("learner {}", "learner").alias("learner"))
+
+
+def _check(table: pl.DataFrame) -> None:
+    wrong = table.filter(~pl.col("correct").is_between(0, 1))
+    if len(wrong):
+        row, value = wrong["row"][0], wrong["correct"][0]
+        raise ContractError(f"row {row}: correct is {value}; expected 0 to 1, or empty for asking")
+    back = table.filter(pl.col("time").forward_fill().diff().over("learner") < 0)
+    if len(back):
+        raise ContractError(
+            f"row {back['row'][0]}: its time is before that of the learner's previous row; "
+            "sort the frame by learner and time"
+        )
+
+
+def _values(rows: pd.DataFrame, name: str) -> list[Any]:
+    """A column as Python values, whatever pandas uses for a missing one as None."""
+    if name not in rows.columns:
+        return [None] * len(rows)
+    column = rows[name].astype(object)
+    values: list[Any] = column.where(column.notna(), None).tolist()
+    return values
+
+
+def _texts(rows: pd.DataFrame, name: str) -> list[str]:
+    values = _values(rows, name)
+    if None in values:
+        raise ContractError(f"row {values.index(None)}: {name} is empty; expected a name")
+    return [str(value) for value in values]
+
+
+def _numbers(rows: pd.DataFrame, name: str) -> list[float | None]:
+    numbers: list[float | None] = []
+    for row, value in enumerate(_values(rows, name)):
+        try:
+            numbers.append(None if value is None else float(value))
+        except (TypeError, ValueError) as error:
+            raise ContractError(f"row {row}: {name} is {value!r}; expected a number") from error
+    return numbers
+
+
+def _skill_sets(rows: pd.DataFrame) -> list[list[str]]:
+    return [_skill_set(row, value) for row, value in enumerate(_values(rows, "skills"))]
+
+
+def _skill_set(row: int, value: Any) -> list[str]:
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(SEPARATOR)]
+    elif value is not None and not isinstance(value, Iterable):
+        raise ContractError(f"row {row}: skills is {value!r}; expected a list, or names with ';'")
+    return sorted({str(name) for name in (() if value is None else value) if str(name)})

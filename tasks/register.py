@@ -1,0 +1,223 @@
+"""The registry: a version per lineage, and the aliases that say which one serves.
+
+A version names its artifact on the store by URI and digest; replicas read it
+there, so a service runs on with MLflow down. Everything may be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+from mlflow import pyfunc
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+
+import ray_jobs
+from ray_jobs.errors import UsageError
+from ray_jobs.evaluation import Evaluation
+from tasks.tracking import LINEAGE
+
+log = logging.getLogger(__name__)
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+KINDS = {"text": DataType.string, "number": DataType.double}  # the rest is AnyType
+WRAPPER = Path(__file__).with_name("pyfunc.py")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version, and where its artifact lies."""
+
+    service: str
+    version: int
+    lineage: str
+    artifact: str  # URI on the store
+    digest: str  # of the artifact
+    run_id: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be registered."""
+
+    service: str
+    family: str
+    run_id: str
+    lineage: str
+    artifact: str  # URI on the store
+    folder: Path  # the same, on this machine
+    digest: str
+    spec: str
+    protocol: str
+    data_digest: str
+    card: str  # Markdown
+    evaluation: Evaluation
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a version says of itself."""
+        auc = self.evaluation.metrics["auc"]
+        return {
+            LINEAGE: self.lineage,
+            "artifact": self.artifact,
+            "artifact_digest": self.digest,
+            "data_digest": self.data_digest,
+            "family": self.family,
+            "spec": self.spec,
+            "protocol": self.protocol,
+            "auc": f"{auc.value:.4f} [{auc.low:.4f}, {auc.high:.4f}]",
+        }
+
+
+def register(
+    client: MlflowClient, candidate: Candidate, *, api: ModuleType, example: Any
+) -> Version:
+    """The version of a candidate's lineage, made where there is none, as `challenger`.
+
+    `api` is the family's (its COLUMNS give the signature); `example` holds the
+    columns of a small valid frame.
+    """
+    found = _of_lineage(client, candidate.service, candidate.lineage)
+    if found is None:
+        signature = signature_of(api)
+        model_id = _logged_model(client, candidate, signature, pd.DataFrame(example))
+        found = _new_version(client, candidate, model_id)
+        log.info("registered %s version %s", candidate.service, found.version)
+    client.set_registered_model_alias(candidate.service, CHALLENGER, str(found.version))
+    return _version(client.get_model_version(candidate.service, str(found.version)))
+
+
+def crown(client: MlflowClient, service: str, version: int) -> Version:
+    """Make a version champion; the one before stays at hand as `previous`."""
+    chosen = resolve(client, service, version)
+    before = find(client, service, CHAMPION)
+    if before is not None and before.version != version:
+        client.set_registered_model_alias(service, PREVIOUS, str(before.version))
+    client.set_registered_model_alias(service, CHAMPION, str(version))
+    log.info("%s: version %d is champion", service, version)
+    return chosen
+
+
+def find(client: MlflowClient, service: str, which: str | int) -> Version | None:
+    """The version behind an alias or a number, or None."""
+    text = str(which)
+    try:
+        if text.isdigit():
+            return _version(client.get_model_version(service, text))
+        return _version(client.get_model_version_by_alias(service, text))
+    except MlflowException as error:
+        # An unknown alias is "invalid" to MLflow, an unknown version or service "missing".
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def resolve(client: MlflowClient, service: str, which: str | int) -> Version:
+    """The version behind an alias or a number; raises UsageError with what there is."""
+    found = find(client, service, which)
+    if found is not None:
+        return found
+    versions = client.search_model_versions(f"name = '{service}'")
+    numbers = ", ".join(str(v) for v in sorted(int(v.version) for v in versions))
+    raise UsageError(
+        f"service {service!r} has no version {str(which)!r}; "
+        + (f"there are {numbers}" if numbers else "nothing is registered under that name")
+    )
+
+
+def signature_of(api: ModuleType) -> ModelSignature:
+    """MLflow's signature of a family's frame."""
+    inputs = [
+        ColSpec(KINDS.get(c.kind) or AnyType(), c.name, required=c.required)  # type: ignore[no-untyped-call]
+        for c in api.COLUMNS
+    ]
+    outputs = [ColSpec(DataType.double, "probability")]
+    return ModelSignature(inputs=Schema([*inputs]), outputs=Schema([*outputs]))
+
+
+def _of_lineage(client: MlflowClient, service: str, lineage: str) -> ModelVersion | None:
+    found = client.search_model_versions(
+        f"name = '{service}' and tags.{LINEAGE} = '{lineage}'",
+        order_by=["version_number ASC"],
+        max_results=1,
+    )
+    return found[0] if found else None
+
+
+def _logged_model(
+    client: MlflowClient, candidate: Candidate, signature: ModelSignature, example: pd.DataFrame
+) -> str:
+    """Log the model below its run; a finished one of the lineage is used again."""
+    experiment_id = client.get_run(candidate.run_id).info.experiment_id
+    ready = client.search_logged_models(
+        [experiment_id], filter_string=f"tags.{LINEAGE} = '{candidate.lineage}'"
+    )
+    for model in ready:
+        if model.status == LoggedModelStatus.READY:
+            return str(model.model_id)
+    model = client.create_logged_model(
+        experiment_id,
+        name=candidate.service,
+        source_run_id=candidate.run_id,
+        tags=candidate.tags,
+        params={"spec": candidate.spec, "family": candidate.family},
+        model_type=candidate.family,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        pyfunc.save_model(
+            path=path,
+            python_model=str(WRAPPER),
+            artifacts={"artifact": str(candidate.folder)},
+            # Named, not inferred: inference takes ten seconds and guesses.
+            pip_requirements=[f"lyceum[platform]=={ray_jobs.__version__}"],
+            signature=signature,
+            input_example=example,
+            mlflow_model=Model(run_id=candidate.run_id, model_id=model.model_id),
+        )
+        client.log_model_artifacts(model.model_id, str(path))
+    client.log_outputs(candidate.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return str(model.model_id)
+
+
+def _new_version(client: MlflowClient, candidate: Candidate, model_id: str) -> ModelVersion:
+    try:
+        client.create_registered_model(candidate.service, tags={"family": candidate.family})
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    return client.create_model_version(
+        candidate.service,
+        source=f"models:/{model_id}",
+        run_id=candidate.run_id,
+        tags=candidate.tags,
+        description=candidate.card,
+        model_id=model_id,
+    )
+
+
+def _version(found: ModelVersion) -> Version:
+    tags = dict(found.tags)
+    return Version(
+        service=str(found.name),
+        version=int(found.version),
+        lineage=tags.get(LINEAGE, ""),
+        artifact=tags.get("artifact", ""),
+        digest=tags.get("artifact_digest", ""),
+        run_id=str(found.run_id or ""),
+        tags=tags,
+    )

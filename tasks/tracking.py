@@ -1,0 +1,254 @@
+"""What MLflow is told of a run: one run per lineage, each step and figure once.
+
+Everything goes through an explicit client, never through MLflow's global state,
+and may be repeated: a task that restarts finds its run and adds what is missing.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import polars as pl
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from ray_jobs import store
+from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.split import NAMES, SplitTable
+from ray_jobs.evaluation import Evaluation
+from ray_jobs.intervals import Interval
+from ray_jobs.settings import Settings
+from ray_jobs.training.events import Event
+from tasks.provenance import flat
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+LINEAGE = "lineage"
+EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+TEXT_LENGTH = 6000  # characters MLflow keeps of a parameter, and of a tag at least
+DIGEST_LENGTH = 36  # characters MLflow keeps of a data set's digest
+
+
+def tracking_uri(settings: Settings) -> str:
+    """The tracking server of an installation, or the database in its home."""
+    return settings.mlflow_tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of a tracking server or of a database, whose folder is made."""
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def open_run(
+    client: MlflowClient,
+    *,
+    service: str,
+    lineage: str,
+    name: str,
+    artifacts: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> str:
+    """The id of the one run of a lineage in a service's experiment, opened or opened again.
+
+    `artifacts` is the folder on the store below which the service's files go;
+    `params` are those of `recipe.as_dict`, nested as they are.
+    """
+    experiment_id = experiment(client, service, store.join(artifacts, service))
+    run_id = find_run(client, experiment_id, lineage)
+    if run_id is None:
+        created = client.create_run(experiment_id, tags={**tags, LINEAGE: lineage}, run_name=name)
+        # Two flows of one lineage may start at once: both settle on the older run.
+        run_id = find_run(client, experiment_id, lineage)
+        assert run_id is not None
+        if run_id != created.info.run_id:
+            client.delete_run(created.info.run_id)
+    client.update_run(run_id, status="RUNNING")
+    _log_params(client, run_id, flat(params))
+    client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+    log.info("MLflow run %s of lineage %s", run_id, lineage)
+    return run_id
+
+
+def experiment(client: MlflowClient, service: str, artifacts: str) -> str:
+    """The id of a service's experiment, made where there is none."""
+    found = client.get_experiment_by_name(service)
+    if found is None:
+        location = artifacts
+        if store.is_local(artifacts):
+            location = store.local_path(artifacts).absolute().as_uri()
+        try:
+            return str(client.create_experiment(service, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != EXISTS:
+                raise
+            found = client.get_experiment_by_name(service)
+    assert found is not None
+    if found.lifecycle_stage != "active":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def find_run(client: MlflowClient, experiment_id: str, lineage: str) -> str | None:
+    """The oldest run of a lineage, or None."""
+    found = client.search_runs(
+        [experiment_id],
+        filter_string=f"tags.{LINEAGE} = '{lineage}'",
+        run_view_type=ViewType.ACTIVE_ONLY,
+        order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+        max_results=1,
+    )
+    return str(found[0].info.run_id) if found else None
+
+
+def close_run(client: MlflowClient, run_id: str, *, error: str = "") -> None:
+    """End a run; with an error it has failed, and says why."""
+    if error:
+        client.set_tag(run_id, "error", error[:TEXT_LENGTH])
+    elif "error" in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, "error")
+    client.set_terminated(run_id, status="FAILED" if error else "FINISHED")
+
+
+class StepLog:
+    """Logs each epoch once, whatever restarted: what the run has already is left alone."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._known: dict[str, set[int]] = {}
+
+    def log(self, events: Iterable[Event]) -> int:
+        """Log the epochs among events; returns how many figures were new."""
+        metrics = [m for event in events if event.kind == "epoch" for m in self._new(event)]
+        if metrics:
+            self._client.log_batch(self._run_id, metrics=metrics)
+        return len(metrics)
+
+    def _new(self, event: Event) -> list[Metric]:
+        fresh = []
+        for key, value in event.metrics.items():
+            if event.step not in self._steps(key):
+                self._steps(key).add(event.step)
+                fresh.append(Metric(key, value, int(event.time * 1000), event.step))
+        return fresh
+
+    def _steps(self, key: str) -> set[int]:
+        if key not in self._known:
+            history = self._client.get_metric_history(self._run_id, key)
+            self._known[key] = {m.step for m in history}
+        return self._known[key]
+
+
+def log_evaluation(
+    client: MlflowClient,
+    run_id: str,
+    evaluation: Evaluation,
+    *,
+    others: Mapping[str, Evaluation] | None = None,
+    differences: Mapping[str, Mapping[str, Interval]] | None = None,
+) -> None:
+    """Log the figures with their intervals, those of other models, and the slices.
+
+    `others` and `differences` are keyed by what the candidate is compared with:
+    "baseline", "champion"; their figures come as `baseline/auc`, `gain_over_baseline/auc`.
+    """
+    figures = _figures(evaluation.metrics, "")
+    for name, other in (others or {}).items():
+        figures |= _figures(other.metrics, f"{name}/")
+    for name, difference in (differences or {}).items():
+        figures |= _figures(difference, f"gain_over_{name}/")
+    now = int(client.get_run(run_id).info.start_time)
+    # The same key, step, time and value again is no second entry.
+    client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in figures.items()])
+    log_json(client, run_id, "evaluation/evaluation.json", evaluation.as_dict())
+    for name, other in (others or {}).items():
+        log_json(client, run_id, f"evaluation/{name}.json", other.as_dict())
+    buffer = io.BytesIO()
+    slice_table(evaluation).write_csv(buffer)
+    client.log_text(run_id, buffer.getvalue().decode(), "evaluation/slices.csv")
+
+
+def slice_table(evaluation: Evaluation) -> pl.DataFrame:
+    """The slices as one flat table: a row per part, figures with their bounds."""
+    rows = []
+    for column, parts in evaluation.slices.items():
+        for value, part in parts.items():
+            row: dict[str, Any] = {"slice": column, "value": value, "rows": part.rows}
+            row |= {"groups": part.groups, "rate": part.rate}
+            for name, figure in part.metrics.items():
+                row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+            rows.append(row)
+    return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
+
+
+def log_data(client: MlflowClient, run_id: str, clean: CleanTable, split: SplitTable) -> None:
+    """Log the three splits as inputs with digest and counts, and the whole data report."""
+    kind = "local" if store.is_local(split.uri) else split.uri.split("://")[0]
+    inputs = [
+        DatasetInput(
+            Dataset(
+                name=name,
+                digest=clean.digest[:DIGEST_LENGTH],
+                source_type=kind,
+                source=orjson.dumps({"uri": split.table(name)}).decode(),
+                profile=orjson.dumps(_profile(split, name)).decode(),
+            ),
+            tags=[InputTag("mlflow.data.context", name)],
+        )
+        for name in NAMES
+    ]
+    client.log_inputs(run_id, datasets=inputs)
+    client.set_tag(run_id, "data_digest", clean.digest)
+    log_json(client, run_id, "data/report.json", {**asdict(clean), "split": split.as_dict()})
+
+
+def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
+    """Log plots as `plots/<name>.png`, over those of an earlier attempt."""
+    for name, figure in figures.items():
+        client.log_figure(run_id, figure, f"plots/{name}.png", save_kwargs={"dpi": 100})
+
+
+def log_json(client: MlflowClient, run_id: str, path: str, value: Any) -> None:
+    """Log a JSON artifact, undefined numbers as null."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+    client.log_text(run_id, orjson.dumps(value, option=options).decode(), path)
+
+
+def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+    # Lineage follows content: the same data from another folder is the same run,
+    # which keeps the parameters it began with.
+    known = client.get_run(run_id).data.params
+    fresh = [Param(k, v[:TEXT_LENGTH]) for k, v in params.items() if k not in known]
+    for start in range(0, len(fresh), 100):
+        client.log_batch(run_id, params=fresh[start : start + 100])
+
+
+def _figures(intervals: Mapping[str, Interval], prefix: str) -> dict[str, float]:
+    named: dict[str, float] = {}
+    for name, figure in intervals.items():
+        bounds = {"": figure.value, "_low": figure.low, "_high": figure.high}
+        named |= {f"{prefix}{name}{end}": v for end, v in bounds.items()}
+    return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+def _profile(split: SplitTable, name: str) -> dict[str, int]:
+    return {
+        "rows": split.rows[name],
+        "scored": split.scored[name],
+        "groups": split.groups[name],
+    }
