@@ -84,26 +84,12 @@ def nothing(*_: Any) -> Any:
     raise AssertionError("the loop asked for what it does not need")
 
 
-TOY = Family(
-    name="toy",
-    title="",
-    protocol="",
-    read=nothing,
-    clean=nothing,
-    group="",
-    specs={},
-    baseline=nothing,
-    recipes={},
-    vocabulary=nothing,
-    vocabulary_from_json=nothing,
-    examples=nothing,
-    cost=lambda example: len(example.label),
-    collate=collate,
-    loss=loss,
-    weight=lambda batch: batch.scored.sum(),
-    outcomes=nothing,
-    api=None,
-)
+def toy() -> Family:
+    """A family of which the loop may ask for what it needs, and for nothing else."""
+    parts: dict[str, Any] = {field.name: nothing for field in dataclasses.fields(Family)}
+    parts |= {"cost": lambda example: len(example.label), "collate": collate, "loss": loss}
+    parts |= {"weight": lambda batch: batch.scored.sum()}
+    return Family(**parts)
 
 
 def world(n: int, seed: int = 0) -> list[Example]:
@@ -119,7 +105,7 @@ def world(n: int, seed: int = 0) -> list[Example]:
 
 def lesson(n: int = 120, **budget: Any) -> Lesson:
     given = {"epochs": 4, "batch_cost": 200, "learning_rate": 0.02, "weight_decay": 0.0, **budget}
-    return Lesson(TOY, None, world(n), world(60, seed=1), Budget(**given), seed=5)
+    return Lesson(toy(), None, world(n), world(60, seed=1), Budget(**given), seed=5)
 
 
 def fresh(of: Lesson, team: Team, dropout: float = 0.5) -> State:
@@ -293,8 +279,8 @@ def test_rows_of_context_are_not_learnt_from() -> None:
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_split_without_scored_rows_is_refused(split: str) -> None:
     of = lesson(20)
-    silent = [dataclasses.replace(e, scored=False) for e in getattr(of, split)]
-    of = dataclasses.replace(of, **{split: silent})
+    silent: Any = {split: [dataclasses.replace(e, scored=False) for e in getattr(of, split)]}
+    of = dataclasses.replace(of, **silent)
     with pytest.raises(TrainingError, match=f"{split} split has no scored rows"):
         run(fresh(of, Team()), of, Team(), ignore)
 
@@ -403,7 +389,7 @@ def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert events.read(uri) == []
     written = [
         Event("started", 1, detail={"workers": 2}),
-        Event("epoch", 1, 1, {"train_loss": np.float32(0.5)}),
+        Event("epoch", 1, 1, {"train_loss": float(np.float32(0.5))}),
         Event("finished", 1, 1, detail={"digest": "d"}),
     ]
     for event in written:

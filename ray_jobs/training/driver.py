@@ -23,6 +23,7 @@ from ray_jobs.recipe import spec_from
 from ray_jobs.training import events
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
+from ray_jobs.training.splits import check_splits
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,12 @@ def train(job: TrainJob) -> str:
         detail = {"digest": known, "reused": True}
         events.append(job.events, Event("finished", _last_attempt(job), detail=detail))
         return known
+    check_splits(job)
     spec = spec_from(job.spec, family(job.family).specs)
     closed_form = hasattr(spec, "fit")
+    if len(ray.nodes()) == 1:  # type: ignore[no-untyped-call]
+        # Nobody takes our only node away; the watcher would cost a process.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     check_resources(job, 1 if closed_form else job.workers, cluster)
     digest = _fit(job) if closed_form else _train_network(job)

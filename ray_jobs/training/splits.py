@@ -5,14 +5,16 @@ Every worker reads them itself from the store, so nothing but URIs travels.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
+import fsspec
 import polars as pl
+import pyarrow.parquet as pq
 
 from ray_jobs import store
-from ray_jobs.errors import StoreError, TrainingError
+from ray_jobs.data.snapshot import read_parquet
+from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family, family
 from ray_jobs.recipe import spec_from
 from ray_jobs.training.job import TrainJob
@@ -31,15 +33,9 @@ class Splits:
 
     @classmethod
     def of(cls, job: TrainJob) -> Splits:
-        """Read a job's splits; raises TrainingError when one is empty."""
+        """Read a job's splits from the store."""
         kind = family(job.family)
-        train, validation = read_table(job.train), read_table(job.validation)
-        for name, table, uri in (
-            ("train", train, job.train),
-            ("validation", validation, job.validation),
-        ):
-            if table.is_empty():
-                raise TrainingError(f"the {name} split {uri} is empty; expected at least one row")
+        train, validation = read_parquet(job.train), read_parquet(job.validation)
         spec = spec_from(job.spec, kind.specs)
         return cls(kind, spec, kind.vocabulary(train), train, validation)
 
@@ -55,12 +51,12 @@ class Splits:
         )
 
 
-def read_table(uri: str) -> pl.DataFrame:
-    """A Parquet file of the store; raises StoreError when it is missing or damaged."""
-    if not store.exists(uri):
-        raise StoreError(f"nothing at {uri}; expected a Parquet file")
-    source = store.local_path(uri) if store.is_local(uri) else io.BytesIO(store.read_bytes(uri))
-    try:
-        return pl.read_parquet(source)
-    except pl.exceptions.ComputeError as error:
-        raise StoreError(f"{uri} is not a Parquet file: {error}") from error
+def check_splits(job: TrainJob) -> None:
+    """Raise TrainingError for a split without rows, reading no more than its footer."""
+    for name, uri in (("train", job.train), ("validation", job.validation)):
+        if not store.exists(uri):
+            raise TrainingError(f"no {name} split at {uri}; run the split stage again")
+        with fsspec.open(uri, "rb") as file:
+            rows = pq.read_metadata(file).num_rows
+        if rows == 0:
+            raise TrainingError(f"the {name} split {uri} has no rows; expected at least one")

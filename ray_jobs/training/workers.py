@@ -19,7 +19,6 @@ from torch import nn
 
 from ray_jobs import artifact, store
 from ray_jobs.errors import TrainingError
-from ray_jobs.families import module_of
 from ray_jobs.training import checkpoint, events
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
@@ -109,8 +108,11 @@ class _Worker:
         torch.manual_seed(self.job.seed)
         spec, vocabulary = self.splits.spec, self.splits.vocabulary
         if self.team.leads and hasattr(spec, "prepare"):
-            return module_of(spec.prepare, self.splits.train, vocabulary)
-        return module_of(spec.build, vocabulary)
+            module = spec.prepare(self.splits.train, vocabulary)
+        else:
+            module = spec.build(vocabulary)
+        assert isinstance(module, nn.Module), f"{spec} gave {module}, which is no module"
+        return module
 
     def _restored(self, state: State) -> State:
         saved = ray.train.get_checkpoint()

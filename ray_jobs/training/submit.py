@@ -1,0 +1,181 @@
+"""Training as a Ray job, seen from whoever asked for it: submit, follow, stop.
+
+The same for a Ray of one's own and for a cluster: both have a dashboard
+address. The status of the job is the truth, its events are the story.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ray_jobs.errors import TrainingError
+from ray_jobs.training.events import Event, Follower
+from ray_jobs.training.job import TrainJob
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.3
+START_TIMEOUT_S = 60.0
+SILENCE_S = 30.0  # how long Ray may not answer before we call it lost
+STOP_TIMEOUT_S = 15.0
+LOG_LINES = 25  # of a failed job's log, in the error
+
+
+def submit(job: TrainJob, address: str) -> str:
+    """Start a job on the Ray whose dashboard is at an address; returns its submission id.
+
+    The id follows from the job's name, so that asking again while it runs
+    re-attaches to it instead of training twice.
+    """
+    client = _client(address)
+    uri = job.save()
+    while True:
+        known = _attempts(client, job)
+        submission_id = f"{_prefix(job)}{len(known) + 1}"
+        running = [name for name, status in known.items() if not status.is_terminal()]
+        if running:
+            logger.info("training %s is running already; following it", running[0])
+            return running[0]
+        try:
+            return client.submit_job(
+                entrypoint=f"{sys.executable} -m ray_jobs.train {uri}",
+                submission_id=submission_id,
+                entrypoint_num_cpus=0,
+            )
+        except RuntimeError:
+            # Somebody else may have submitted the same job a moment before us.
+            if submission_id not in _attempts(client, job):
+                raise
+
+
+def wait(
+    job: TrainJob,
+    submission_id: str,
+    address: str,
+    on_event: Callable[[Event], None],
+    *,
+    start_timeout_s: float = START_TIMEOUT_S,
+) -> str:
+    """Follow a submitted job to its end; returns the digest of its artifact.
+
+    `on_event` gets every event, each epoch once, before this returns or raises.
+    Raises TrainingError when the job fails. When the caller is interrupted, or
+    the job does not start in time, the job is stopped.
+    """
+    watch = _Watch(_client(address), submission_id, on_event, Follower(job.events))
+    try:
+        status = watch.to_the_end(start_timeout_s)
+    except BaseException:
+        _stop(watch.client, submission_id)
+        raise
+    last = watch.last
+    if status != "SUCCEEDED" or last is None or last.kind != "finished":
+        raise TrainingError(_reason(watch, status))
+    digest: str = last.detail["digest"]
+    return digest
+
+
+@dataclass
+class _Watch:
+    """Following one submission."""
+
+    client: JobSubmissionClient
+    submission_id: str
+    on_event: Callable[[Event], None]
+    follower: Follower
+    last: Event | None = None
+    answered: float = field(default_factory=time.monotonic)  # when Ray last answered
+
+    def to_the_end(self, start_timeout_s: float) -> str:
+        """Poll until the job has ended and all its events are delivered; its status."""
+        started = time.monotonic()
+        while True:
+            status = self._status()
+            self._deliver()
+            if status is not None and status.is_terminal():
+                self._deliver()
+                return str(status.value)
+            if str(status) == "PENDING" and time.monotonic() - started > start_timeout_s:
+                raise TrainingError(
+                    f"training did not start within {start_timeout_s:g} s; the Ray it was "
+                    "submitted to is overloaded or its job agent is down (`lyceum status`)"
+                )
+            time.sleep(POLL_S)
+
+    def _status(self) -> JobStatus | None:
+        try:
+            status = self.client.get_job_status(self.submission_id)
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() - self.answered > SILENCE_S:
+                raise TrainingError(
+                    f"Ray has not answered for {SILENCE_S:g} s ({error}); start it and run again, "
+                    "training goes on from its last checkpoint"
+                ) from error
+            return None
+        self.answered = time.monotonic()
+        return status
+
+    def _deliver(self) -> None:
+        for event in self.follower.poll():
+            self.last = event
+            self.on_event(event)
+
+
+def _client(address: str) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    url = address if "://" in address else f"http://{address}"
+    try:
+        return JobSubmissionClient(url)
+    except (ConnectionError, RuntimeError) as error:
+        raise TrainingError(f"no Ray dashboard answers at {url}: {error}") from error
+
+
+def _prefix(job: TrainJob) -> str:
+    return f"train-{job.name}-"
+
+
+def _attempts(client: JobSubmissionClient, job: TrainJob) -> dict[str, JobStatus]:
+    """Every submission of this job so far, with its status."""
+    jobs: list[JobDetails] = client.list_jobs()
+    return {
+        detail.submission_id: detail.status
+        for detail in jobs
+        if detail.submission_id and detail.submission_id.startswith(_prefix(job))
+    }
+
+
+def _stop(client: JobSubmissionClient, submission_id: str) -> None:
+    """Stop a job and see it end, so that nothing trains on for nobody."""
+    try:
+        client.stop_job(submission_id)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if client.get_job_status(submission_id).is_terminal():
+                return
+            time.sleep(POLL_S)
+    except (OSError, RuntimeError) as error:
+        logger.warning("could not stop training %s: %s", submission_id, error)
+        return
+    logger.warning("training %s did not stop within %g s", submission_id, STOP_TIMEOUT_S)
+
+
+def _reason(watch: _Watch, status: str) -> str:
+    """Why a job ended without a model: what it said itself, or the end of its log."""
+    if status == "STOPPED":
+        return f"training {watch.submission_id} was stopped; run again and it goes on"
+    info = watch.client.get_job_info(watch.submission_id)
+    last, started_ms = watch.last, info.start_time or 0
+    # An earlier attempt's complaint is not this one's.
+    if last is not None and last.kind == "failed" and last.time * 1000 >= started_ms:
+        return str(last.detail["error"])
+    lines = watch.client.get_job_logs(watch.submission_id).strip().splitlines()
+    return "\n".join([f"training ended {status}; the end of its log:", *lines[-LOG_LINES:]])
