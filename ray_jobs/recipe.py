@@ -31,8 +31,8 @@ class Budget:
     """How long and how hard to train."""
 
     epochs: int = 9
-    batch_cost: int = 8192  # positions of one global batch, shared by all workers
-    learning_rate: float = 3e-3
+    batch_cost: int = 4096  # positions of one global batch, shared by all workers
+    learning_rate: float = 5e-3
     weight_decay: float = 0.01
     warmup_epochs: float = 0.5
     clip_norm: float = 1.0

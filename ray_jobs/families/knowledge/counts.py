@@ -127,7 +127,8 @@ def _decayed(
 def _since(clock: NDArray[np.float64], fresh: NDArray[np.bool_]) -> NDArray[np.float64]:
     """log1p of what passed since the previous entry; 0 where there is none, or no clock."""
     passed = np.where(fresh, 0.0, clock - np.roll(clock, 1))
-    return np.log1p(np.maximum(np.nan_to_num(passed), 0.0))
+    # fmax prefers a number to NaN, and so an unknown time counts as none passed.
+    return np.log1p(np.fmax(passed, 0.0))
 
 
 def _per_answer(answers: Answers, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,3 +9,5 @@ from ray_jobs.families.knowledge.networks.lstm import Lstm
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 
 SPECS: dict[str, type[Any]] = {spec.name: spec for spec in (Rasch, Lstm, Attention)}
+
+__all__ = ["SPECS", "Attention", "Lstm", "Rasch"]
