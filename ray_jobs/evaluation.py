@@ -129,6 +129,11 @@ def plain_intervals(intervals: dict[str, Interval]) -> dict[str, dict[str, float
     return {name: _plain(value) for name, value in intervals.items()}
 
 
+def intervals_from(values: dict[str, dict[str, float | None]]) -> dict[str, Interval]:
+    """The inverse of `plain_intervals`."""
+    return {name: _interval_from(value) for name, value in values.items()}
+
+
 def roc_points(target: Array, prediction: Array) -> list[tuple[float, float]]:
     """At most some hundred points of the ROC curve; none when there is one class."""
     order = np.argsort(-prediction, kind="stable")

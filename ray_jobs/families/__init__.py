@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Family:
     clean: Callable[[pl.DataFrame, bool, Columns], Cleaned]  # (raw rows, timed, columns)
     group: str  # column of the clean table that must not straddle splits
     target: str  # column of the clean table that is predicted
+    headline: str  # the figure that the gate reads
     specs: Mapping[str, type[Any]]
     baseline: Callable[[], Any]  # the spec every candidate must beat
     recipes: Mapping[str, Callable[[], Recipe]]
@@ -55,7 +57,7 @@ class Family:
     slices: Callable[[pl.DataFrame, Any], pl.DataFrame]  # (clean table, vocabulary) -> its parts
     sample: Callable[[Path, int], str]  # (folder, seed) -> the demo's data
     ceiling: Callable[[Path, pl.DataFrame], NDArray[np.float64]] | None  # best possible, if known
-    api: Any  # module: VERBS, frame and golden
+    api: Any  # module: VERBS, COLUMNS, frame, example and golden
 
 
 def families() -> list[str]:

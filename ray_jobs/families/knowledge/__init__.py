@@ -21,6 +21,7 @@ FAMILY = Family(
     clean=rules.clean,
     group="learner",
     target="correct",
+    headline="auc",
     specs=SPECS,
     baseline=Rasch,
     recipes=recipes.RECIPES,

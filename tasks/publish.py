@@ -1,0 +1,37 @@
+"""Publish: a version becomes the live service, or the old one stays and the reason is said."""
+
+from __future__ import annotations
+
+import logging
+
+from prefect import task
+
+from ray_jobs.cluster import Cluster
+from ray_jobs.errors import ServiceError
+from ray_jobs.recipe import Resources
+from ray_jobs.serving import deploy
+from ray_jobs.serving.release import Release
+from tasks.retry import RETRIES
+
+log = logging.getLogger(__name__)
+
+
+@task(name="publish", **RETRIES)
+def publish(
+    release: Release,
+    cluster: Cluster,
+    *,
+    key_file: str,
+    resources: Resources,
+    previous: Release | None = None,
+) -> str:
+    """Make a release live and return its URL; where it fails, the previous one is put back."""
+    try:
+        url = deploy.deploy(release, cluster.services, key_file=key_file, resources=resources)
+    except ServiceError:
+        if previous is not None:
+            log.warning("publish: %s stays on version %s", release.service, previous.version)
+            deploy.deploy(previous, cluster.services, key_file=key_file, resources=resources)
+        raise
+    log.info("publish: %s version %s answers at %s", release.service, release.version, url)
+    return url

@@ -1,0 +1,193 @@
+"""Record: what a run tells MLflow, from its first epoch to its registered version."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+from prefect import task
+
+from ray_jobs import store
+from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.split import SplitTable
+from ray_jobs.recipe import as_dict
+from ray_jobs.serving.release import Release
+from ray_jobs.training import events
+from tasks import plots, provenance, tracking
+from tasks import register as registry
+from tasks.card import Facts, card
+from tasks.evaluate import Report, read_artifact
+from tasks.gate import Verdict
+from tasks.retry import RETRIES
+from tasks.run import Run
+from tasks.train import Model
+
+RELEASE = "release"  # version tag: URI of the release on the store
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The MLflow of a run: a client, and the address it talks to."""
+
+    client: MlflowClient
+    uri: str
+
+    @classmethod
+    def of(cls, run: Run) -> Registry:
+        uri = tracking.tracking_uri(run.settings)
+        return cls(tracking.connect(uri), uri)
+
+    def champion(self, service: str) -> Release | None:
+        """The release that serves now, by the registry."""
+        return self.release(service, registry.CHAMPION)
+
+    def release(self, service: str, which: str | int) -> Release | None:
+        """The release of a version or an alias, or None."""
+        found = registry.find(self.client, service, which)
+        return Release.load(found.tags[RELEASE]) if found else None
+
+    def page(self, run_id: str) -> str | None:
+        """The run in a browser, where there is a server to show it."""
+        if not self.uri.startswith("http"):
+            return None
+        experiment = self.client.get_run(run_id).info.experiment_id
+        return f"{self.uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def opened(run: Run, mlflow: Registry, clean: CleanTable, splits: SplitTable, lineage: str) -> str:
+    """The id of the lineage's run, with parameters, data and tags."""
+    tags = {
+        **provenance.code_tags(),
+        **provenance.flow_tags(),
+        "family": run.recipe.family,
+        "service": run.recipe.service,
+        "recipe": run.recipe.name,
+        "spec": run.recipe.spec.name,
+        "protocol": run.family.protocol,
+    }
+    run_id = tracking.open_run(
+        mlflow.client,
+        service=run.recipe.service,
+        lineage=lineage,
+        name=f"{run.recipe.spec.name}-{lineage[:8]}",
+        artifacts=store.join(run.store, "mlflow"),
+        params=as_dict(run.recipe),
+        tags=tags,
+    )
+    tracking.log_data(mlflow.client, run_id, clean, splits)
+    return run_id
+
+
+def release_of(run: Run, model: Model, report: Report, lineage: str, clean: CleanTable) -> Release:
+    """What a replica will be told, version still open."""
+    metrics = report.as_dict()["candidate"]["metrics"]
+    return Release(
+        service=run.recipe.service,
+        family=run.recipe.family,
+        lineage=lineage,
+        artifact=model.artifact,
+        digest=model.digest,
+        golden=report.golden,
+        card={
+            "description": run.family.title,
+            "protocol": run.family.protocol,
+            "spec": as_dict(run.recipe.spec),
+            "data": {"digest": clean.digest, **clean.counts},
+            "metrics": metrics,
+        },
+    )
+
+
+@task(name="register", **RETRIES)
+def register(
+    run: Run,
+    mlflow: Registry,
+    *,
+    run_id: str,
+    facts: Facts,
+    model: Model,
+    report: Report,
+    release: Release,
+    verdict: Verdict,
+) -> Release:
+    """Log the evaluation and register the version; a passed gate makes it champion."""
+    steps = events.read(model.events)
+    tracking.log_evaluation(
+        mlflow.client,
+        run_id,
+        report.candidate,
+        others=report.others,
+        differences=report.differences,
+    )
+    figures = plots.draw(report.candidate, others=report.others, events=steps)
+    tracking.log_figures(mlflow.client, run_id, figures)
+    text = card(facts)
+    mlflow.client.log_text(run_id, text, "model_card.md")
+    tracking.log_json(mlflow.client, run_id, "gate.json", verdict.as_dict())
+    version = _version(run, mlflow, run_id, text, model, report, release)
+    numbered = replace(release, version=str(version.version))
+    uri = store.join(run.store, "releases", release.service, f"{release.lineage}.json")
+    numbered.save(uri)
+    tags = {RELEASE: uri, "gate": "passed" if verdict.passed else "failed"}
+    for key, value in tags.items():
+        mlflow.client.set_model_version_tag(release.service, numbered.version, key, value)
+    if verdict.passed:
+        registry.crown(mlflow.client, release.service, version.version)
+    return numbered
+
+
+def _version(
+    run: Run,
+    mlflow: Registry,
+    run_id: str,
+    text: str,
+    model: Model,
+    report: Report,
+    release: Release,
+) -> registry.Version:
+    with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
+        candidate = registry.Candidate(
+            service=release.service,
+            family=release.family,
+            run_id=run_id,
+            lineage=release.lineage,
+            artifact=model.artifact,
+            folder=store.fetch(model.artifact, Path(folder)),
+            digest=model.digest,
+            spec=run.recipe.spec.name,
+            protocol=run.family.protocol,
+            data_digest=release.card["data"]["digest"],
+            card=text,
+            evaluation=report.candidate,
+        )
+        api = run.family.api
+        example = api.example(read_artifact(model.artifact).vocabulary)
+        return registry.register(mlflow.client, candidate, api=api, example=example)
+
+
+def facts_of(
+    run: Run,
+    clean: CleanTable,
+    splits: SplitTable,
+    model: Model,
+    report: Report,
+    lineage: str,
+) -> Facts:
+    """All that the model card tells."""
+    training: dict[str, Any] = {k: asdict(model)[k] for k in ("workers", "epochs", "rows_per_s")}
+    return Facts(
+        recipe=run.recipe,
+        title=run.family.title,
+        protocol=run.family.protocol,
+        data=clean,
+        split=splits,
+        evaluation=report.candidate,
+        others=report.others,
+        differences=report.differences,
+        training=training,
+        lineage=lineage,
+        code=provenance.code_tags(),
+    )

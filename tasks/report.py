@@ -1,0 +1,142 @@
+"""The report of a run: one JSON document, and a page of Markdown for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.split import SplitTable
+from ray_jobs.evaluation import plain_intervals
+from ray_jobs.intervals import Interval
+from ray_jobs.recipe import as_dict
+from ray_jobs.serving.release import Release
+from tasks.evaluate import Report
+from tasks.gate import Verdict
+from tasks.progress import Progress
+from tasks.run import Run
+from tasks.train import Model
+
+UNDEFINED = "–"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a run found, and where it can be seen."""
+
+    run: Run
+    lineage: str
+    clean: CleanTable
+    splits: SplitTable
+    model: Model
+    report: Report
+    verdict: Verdict | None  # None: the candidate was champion already
+    champion: Release | None  # before this run
+    version: str
+    endpoint: str | None
+    progress: Progress
+    links: dict[str, str]
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """What `--json` writes."""
+    run, report, clean = outcome.run, outcome.report, outcome.clean
+    recipe = run.recipe
+    slices = report.candidate.as_dict()["slices"]
+    return {
+        "service": recipe.service,
+        "family": recipe.family,
+        "recipe": recipe.name,
+        "spec": as_dict(recipe.spec),
+        "protocol": run.family.protocol,
+        "version": outcome.version,
+        "lineage": outcome.lineage,
+        "data": {
+            "digest": clean.digest,
+            "rows": clean.read,
+            "kept": clean.kept,
+            "quarantined": clean.quarantined,
+            "merged": clean.merged,
+            "repeats": clean.repeats,
+            "split": outcome.splits.as_dict(),
+        },
+        "metrics": plain_intervals(report.candidate.metrics),
+        "slices": slices,
+        "baseline": _other(outcome, "baseline", {"spec": as_dict(run.family.baseline())}),
+        "champion": _champion(outcome),
+        "best_possible": plain_intervals(report.best_possible) if report.best_possible else None,
+        "gate": _gate(outcome.verdict),
+        "timings_s": outcome.progress.timings_s,
+        "cached": outcome.progress.cached,
+        "train": {
+            "workers": outcome.model.workers,
+            "rows_per_s": outcome.model.rows_per_s,
+            "epochs": outcome.model.epochs,
+        },
+        "endpoint": outcome.endpoint,
+        "links": outcome.links,
+    }
+
+
+def markdown(outcome: Outcome) -> str:
+    """The page that Prefect shows."""
+    report, recipe = outcome.report, outcome.run.recipe
+    gate = _gate(outcome.verdict)
+    lines = [f"# {recipe.service}, version {outcome.version}", ""]
+    if outcome.endpoint:
+        lines += [f"Live at [{outcome.endpoint}]({outcome.endpoint}/docs).", ""]
+    lines += ["| figure | candidate | " + " | ".join(report.others) + " |"]
+    lines += ["|---|---|" + "---|" * len(report.others)]
+    for name, figure in report.candidate.metrics.items():
+        cells = [_text(figure), *(_text(o.metrics[name]) for o in report.others.values())]
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    counts = outcome.clean.counts
+    quarantined = sum(outcome.clean.quarantined.values())
+    lines += [
+        "",
+        f"Protocol {outcome.run.family.protocol}.",
+        "",
+        f"Data `{outcome.clean.digest[:12]}`: {counts['read']:,} rows read = {counts['kept']:,} "
+        f"kept + {quarantined:,} quarantined + {counts['merged']:,} merged + "
+        f"{counts['repeats']:,} repeats.",
+        "",
+        "## Gate",
+        "",
+        *(f"- {reason}" for reason in gate["reasons"]),
+        "",
+        "## Links",
+        "",
+        *(f"- [{name}]({url})" for name, url in outcome.links.items()),
+        "",
+        f"Lineage `{outcome.lineage}`",
+    ]
+    return "\n".join(lines)
+
+
+def _gate(verdict: Verdict | None) -> dict[str, Any]:
+    if verdict is None:
+        return {"passed": True, "reasons": ["skipped: the candidate is the champion already"]}
+    return verdict.as_dict()
+
+
+def _other(outcome: Outcome, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    report = outcome.report
+    return {
+        **facts,
+        "metrics": plain_intervals(report.others[name].metrics),
+        "difference": plain_intervals(report.differences[name]),
+    }
+
+
+def _champion(outcome: Outcome) -> dict[str, Any] | None:
+    champion = outcome.champion
+    if champion is None or "champion" not in outcome.report.others:
+        return None
+    facts = {"version": champion.version, "lineage": champion.lineage}
+    return _other(outcome, "champion", facts)
+
+
+def _text(figure: Interval) -> str:
+    if figure.value != figure.value:
+        return UNDEFINED
+    return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]"

@@ -1,0 +1,54 @@
+"""What one run of the pipeline is told, and what follows from it: keys, lineage, folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ray_jobs import manifest
+from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.split import SplitTable
+from ray_jobs.families import Family, family
+from ray_jobs.privacy import Key, load_key
+from ray_jobs.recipe import Recipe, as_dict
+from ray_jobs.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """A resolved recipe and the installation it runs on."""
+
+    recipe: Recipe
+    settings: Settings
+
+    @cached_property
+    def family(self) -> Family:
+        return family(self.recipe.family)
+
+    @cached_property
+    def key(self) -> Key:
+        return load_key(self.settings.key_file)
+
+    @property
+    def store(self) -> str:
+        return self.settings.store_uri
+
+    def code(self, *parts: str) -> str:
+        """Digest of the family's source and of further parts of ray_jobs."""
+        return manifest.source_digest(f"families/{self.recipe.family}", *parts)
+
+    def lineage(self, clean: CleanTable, splits: SplitTable) -> str:
+        """Digest of resolved recipe, data, code and seed: equal means the same model."""
+        recipe: dict[str, Any] = as_dict(self.recipe)
+        # Where the data lay and what the gate asks leave the model as it is.
+        for name in ("data", "gate", "resources", "name", "max_bad_fraction"):
+            recipe.pop(name)
+        facts = {
+            "recipe": recipe,
+            "data": clean.digest,
+            "rows": splits.rows,
+            "cut": splits.cut,
+            "code": self.code("training", "data", "train.py", "artifact.py"),
+        }
+        return manifest.digest(facts)[:32]

@@ -1,0 +1,88 @@
+"""Train: submit the job to Ray, watch its events, and hand back the artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prefect import task
+
+from ray_jobs import manifest
+from ray_jobs.cluster import Cluster
+from ray_jobs.data.split import SplitTable
+from ray_jobs.recipe import as_dict
+from ray_jobs.training import events, submit
+from ray_jobs.training.events import Event
+from ray_jobs.training.job import TrainJob
+from tasks.run import Run
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained artifact on the store."""
+
+    artifact: str
+    digest: str
+    events: str
+    workers: int
+    epochs: int
+    rows_per_s: float
+
+
+@task(name="train")
+def train(
+    run: Run,
+    splits: SplitTable,
+    lineage: str,
+    cluster: Callable[[], Cluster],
+    on_event: Callable[[Event], None],
+) -> tuple[Model, bool]:
+    """Train the recipe's spec on the train split; `on_event` hears of each epoch as it ends.
+
+    The cluster is asked for only when there is something to train.
+    """
+    inputs = {"lineage": lineage}
+
+    def work(uri: str) -> dict[str, Any]:
+        job = training_job(run, splits, lineage, uri)
+        address = cluster().dashboard
+        submit.wait(job, submit.submit(job, address), address, on_event)
+        return asdict(_trained(job))
+
+    result, cached = manifest.once(run.store, "train", inputs, work)
+    model = Model(**result)
+    if cached:
+        for event in events.read(model.events):
+            on_event(event)
+    return model, cached
+
+
+def training_job(run: Run, splits: SplitTable, lineage: str, uri: str) -> TrainJob:
+    """What the entry `python -m ray_jobs.train` is told."""
+    recipe = run.recipe
+    return TrainJob(
+        name=f"{recipe.service}-{lineage[:12]}",
+        family=recipe.family,
+        spec=as_dict(recipe.spec),
+        train=splits.table("train"),
+        validation=splits.table("validation"),
+        output=uri,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        budget=recipe.budget,
+        resources=recipe.resources,
+        about={"service": recipe.service, "lineage": lineage},
+    )
+
+
+def _trained(job: TrainJob) -> Model:
+    last = next(e for e in reversed(events.read(job.events)) if e.kind == "finished")
+    return Model(
+        artifact=job.artifact,
+        digest=str(last.detail["digest"]),
+        events=job.events,
+        workers=job.workers,
+        epochs=last.step,
+        rows_per_s=float(last.metrics.get("rows_per_s", 0.0)),
+    )
