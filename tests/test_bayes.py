@@ -31,7 +31,7 @@ def test_split(truth: Truth) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def predictions(truth: Truth, test_split: pl.DataFrame) -> NDArray[np.float32]:
+def predictions(truth: Truth, test_split: pl.DataFrame) -> NDArray[np.float64]:
     return filtered(truth, test_split)
 
 
@@ -44,21 +44,21 @@ def item_means(truth: Truth, test_split: pl.DataFrame) -> NDArray[np.float64]:
 
 
 def test_the_filter_lies_between_the_truth_and_the_item_means(
-    truth: Truth, test_split: pl.DataFrame, predictions: NDArray[np.float32]
+    truth: Truth, test_split: pl.DataFrame, predictions: NDArray[np.float64]
 ) -> None:
     correct = test_split["correct"].to_numpy()
     names = truth.learners[:200]
     told = truth.answers.filter(pl.col("learner").is_in(names))["probability"].to_numpy()
-    forecasts = (told, predictions.astype(float), item_means(truth, test_split))
+    forecasts = (told, predictions, item_means(truth, test_split))
     best, bayes, static = (roc_auc_score(correct, f) for f in forecasts)
     assert best - 0.06 < bayes < best
     assert 0.75 < bayes < 0.82
     assert bayes > static + 0.08
-    assert log_loss(correct, told) < log_loss(correct, predictions.astype(float))
+    assert log_loss(correct, told) < log_loss(correct, predictions)
 
 
 def test_what_the_filter_says_comes_about_as_often(
-    test_split: pl.DataFrame, predictions: NDArray[np.float32]
+    test_split: pl.DataFrame, predictions: NDArray[np.float64]
 ) -> None:
     correct = test_split["correct"].to_numpy()
     tenth = np.digitize(predictions, np.quantile(predictions, np.linspace(0.1, 0.9, 9)))
@@ -152,7 +152,7 @@ def test_a_learner_is_judged_by_own_answers_alone(truth: Truth, test_split: pl.D
 
 
 def test_the_same_table_is_always_judged_alike(
-    truth: Truth, test_split: pl.DataFrame, predictions: NDArray[np.float32], tmp_path: Path
+    truth: Truth, test_split: pl.DataFrame, predictions: NDArray[np.float64], tmp_path: Path
 ) -> None:
     truth.save(tmp_path / "truth.json")
     again = filtered(Truth.load(tmp_path / "truth.json"), test_split)

@@ -12,10 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ray_jobs.data.clean import clean
+from ray_jobs.data.snapshot import ingest
+from ray_jobs.data.sources import find
 from ray_jobs.errors import StoreError, UsageError
+from ray_jobs.families.knowledge.formats import read
+from ray_jobs.families.knowledge.rules import clean as rules
 from ray_jobs.families.knowledge.simulator import HEADER, simulate
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.families.knowledge.world import DAY_S, Truth, World, chance, faded, practised
+from ray_jobs.privacy import Key
+from ray_jobs.recipe import Columns
 
 WORLD = World(learners=500, seed=5)
 
@@ -98,6 +105,45 @@ def test_no_true_answer_is_lost_under_the_dirt(truth: Truth, log: Path) -> None:
     }
     assert true <= good
     assert len(good - true) == truth.planted["conflict"] // 2
+
+
+def test_a_dirty_row_borrows_no_moment_of_a_true_answer(truth: Truth, log: Path) -> None:
+    """So a cleaner may look for repeats and conflicts before or after it looks for the rest."""
+    moments = set(truth.answers.select("learner", "time").rows())
+    dirty = [row for row in (line.split(",") for line in lines(log)) if reason(row)]
+    whole = [row for row in dirty if len(row) == 5 and row[4].isdigit()]
+    assert len(whole) > 300
+    assert not [row for row in whole if (row[0], int(row[4])) in moments]
+
+
+def test_cleaning_finds_what_was_planted_and_gives_the_rest_back(
+    truth: Truth, log: Path, tmp_path: Path
+) -> None:
+    key, columns = Key(bytes(32)), Columns()
+    snapshot = ingest(
+        find(str(log)),
+        lambda source: read(source, columns),
+        group="learner",
+        key=key,
+        store_uri=str(tmp_path),
+    )
+    cleaned = clean(
+        snapshot,
+        lambda rows, timed: rules(rows, timed, columns),
+        uri=str(tmp_path / "clean"),
+        key=key,
+        max_bad_fraction=0.1,
+    )
+    planted = dict(truth.planted)
+    assert cleaned.repeats == planted.pop("repeat")
+    assert cleaned.quarantined == planted
+    assert cleaned.merged == 0
+    assert cleaned.kept == truth.answers.height - planted["conflict"] // 2
+    pseudonyms = {name: key.pseudonym(name) for name in truth.learners}
+    fields = ["learner", "item", "skills", "correct", "time"]
+    true = truth.table().with_columns(pl.col("learner").replace_strict(pseudonyms))
+    kept = pl.read_parquet(cleaned.table).select(fields)
+    assert kept.join(true, on=fields, how="anti").is_empty()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])

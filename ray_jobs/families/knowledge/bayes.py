@@ -44,13 +44,15 @@ class Cloud:
     seen: NDArray[np.float64]  # (n, S) unix seconds of the last practice
 
 
-def filtered(truth: Truth, table: pl.DataFrame, *, particles: int = PARTICLES) -> Matrix:
+def filtered(
+    truth: Truth, table: pl.DataFrame, *, particles: int = PARTICLES
+) -> NDArray[np.float64]:
     """P(correct | strictly earlier answers) of each row of a clean table, in its order.
 
     Rows of one learner must be together and in order of time; learners may
     have any names. Raises ContractError for items the truth does not know.
     """
-    return _run(truth, table, particles)[0]
+    return _run(truth, table, particles)[0].astype(np.float64)
 
 
 def mastery(truth: Truth, table: pl.DataFrame, *, particles: int = PARTICLES) -> pl.DataFrame:
