@@ -65,9 +65,14 @@ def _headline(facts: Facts) -> str:
     gain = facts.differences.get("baseline", {}).get("auc")
     lines = [f"**AUC {_text(auc)}** on {facts.evaluation.rows:,} answers it never saw."]
     if gain is not None:
-        verdict = "an interval that excludes zero" if gain.excludes_zero else "not beyond chance"
-        lines.append(f"Against the baseline: {_signed(gain)} ({verdict}).")
+        lines.append(f"Against the baseline: {_signed(gain)}, {_verdict(gain)}.")
     return " ".join(lines)
+
+
+def _verdict(gain: Interval) -> str:
+    if not gain.excludes_zero:
+        return "no difference beyond chance"
+    return "better beyond chance" if gain.low > 0 else "worse beyond chance"
 
 
 def _use(facts: Facts) -> str:
@@ -212,4 +217,6 @@ def _signed(figure: Interval) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

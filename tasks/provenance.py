@@ -16,7 +16,11 @@ import ray_jobs
 def code_tags() -> dict[str, str]:
     """Which code ran: the commit of the checkout it lies in, or else the package's version."""
     here = Path(ray_jobs.__file__)
-    tags = {"lyceum.version": ray_jobs.__version__, "mlflow.source.type": "JOB"}
+    tags = {
+        "lyceum.version": ray_jobs.__version__,
+        "mlflow.source.name": "lyceum",
+        "mlflow.source.type": "JOB",
+    }
     # Installed inside someone else's checkout, the code is not that checkout's.
     if _git(here, "ls-files", "--error-unmatch", here.name) is None:
         return tags

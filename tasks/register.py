@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow import pyfunc
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -32,7 +32,11 @@ from tasks.tracking import LINEAGE
 log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-KINDS = {"text": DataType.string, "number": DataType.double}  # the rest is AnyType
+TEXT = "text"  # the one kind of column that MLflow may check
+DESCRIPTION = (
+    "Models of the service `{0.service}`, of the family `{0.family}`. `champion` is the one that "
+    "serves, `challenger` the latest candidate, `previous` the champion before."
+)
 WRAPPER = Path(__file__).with_name("pyfunc.py")
 
 
@@ -71,14 +75,14 @@ class Candidate:
         """What a version says of itself."""
         auc = self.evaluation.metrics["auc"]
         return {
+            "auc": f"{auc.value:.4f} [{auc.low:.4f}, {auc.high:.4f}]",
+            "spec": self.spec,
             LINEAGE: self.lineage,
+            "data_digest": self.data_digest,
             "artifact": self.artifact,
             "artifact_digest": self.digest,
-            "data_digest": self.data_digest,
             "family": self.family,
-            "spec": self.spec,
             "protocol": self.protocol,
-            "auc": f"{auc.value:.4f} [{auc.low:.4f}, {auc.high:.4f}]",
         }
 
 
@@ -93,9 +97,10 @@ def register(
     found = _of_lineage(client, candidate.service, candidate.lineage)
     if found is None:
         signature = signature_of(api)
-        model_id = _logged_model(client, candidate, signature, pd.DataFrame(example))
-        found = _new_version(client, candidate, model_id)
+        model = _logged_model(client, candidate, signature, pd.DataFrame(example))
+        found = _new_version(client, candidate, model)
         log.info("registered %s version %s", candidate.service, found.version)
+    client.set_tag(candidate.run_id, "mlflow.note.content", candidate.card)
     client.set_registered_model_alias(candidate.service, CHALLENGER, str(found.version))
     return _version(client.get_model_version(candidate.service, str(found.version)))
 
@@ -140,8 +145,11 @@ def resolve(client: MlflowClient, service: str, which: str | int) -> Version:
 
 def signature_of(api: ModuleType) -> ModelSignature:
     """MLflow's signature of a family's frame."""
+    # MLflow refuses whole numbers where a double is due, unix seconds for instance, so
+    # numbers are "any" to it; the family's own frame checks them with better messages.
+    whatever = AnyType()  # type: ignore[no-untyped-call]
     inputs = [
-        ColSpec(KINDS.get(c.kind) or AnyType(), c.name, required=c.required)  # type: ignore[no-untyped-call]
+        ColSpec(DataType.string if c.kind == TEXT else whatever, c.name, required=c.required)
         for c in api.COLUMNS
     ]
     outputs = [ColSpec(DataType.double, "probability")]
@@ -159,7 +167,7 @@ def _of_lineage(client: MlflowClient, service: str, lineage: str) -> ModelVersio
 
 def _logged_model(
     client: MlflowClient, candidate: Candidate, signature: ModelSignature, example: pd.DataFrame
-) -> str:
+) -> LoggedModel:
     """Log the model below its run; a finished one of the lineage is used again."""
     experiment_id = client.get_run(candidate.run_id).info.experiment_id
     ready = client.search_logged_models(
@@ -167,7 +175,7 @@ def _logged_model(
     )
     for model in ready:
         if model.status == LoggedModelStatus.READY:
-            return str(model.model_id)
+            return model
     model = client.create_logged_model(
         experiment_id,
         name=candidate.service,
@@ -190,23 +198,25 @@ def _logged_model(
         )
         client.log_model_artifacts(model.model_id, str(path))
     client.log_outputs(candidate.run_id, [LoggedModelOutput(model.model_id, step=0)])
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    return str(model.model_id)
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def _new_version(client: MlflowClient, candidate: Candidate, model_id: str) -> ModelVersion:
+def _new_version(client: MlflowClient, candidate: Candidate, model: LoggedModel) -> ModelVersion:
     try:
-        client.create_registered_model(candidate.service, tags={"family": candidate.family})
+        client.create_registered_model(
+            candidate.service, {"family": candidate.family}, DESCRIPTION.format(candidate)
+        )
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
     return client.create_model_version(
         candidate.service,
-        source=f"models:/{model_id}",
+        # Not `models:/<id>`: MLflow would look that up through its global tracking URI.
+        source=model.artifact_location,
         run_id=candidate.run_id,
         tags=candidate.tags,
         description=candidate.card,
-        model_id=model_id,
+        model_id=model.model_id,
     )
 
 

@@ -7,7 +7,6 @@ and may be repeated: a task that restarts finds its run and adds what is missing
 from __future__ import annotations
 
 import io
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -33,12 +32,12 @@ from tasks.provenance import flat
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-log = logging.getLogger(__name__)
-
 LINEAGE = "lineage"
 EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 TEXT_LENGTH = 6000  # characters MLflow keeps of a parameter, and of a tag at least
-DIGEST_LENGTH = 36  # characters MLflow keeps of a data set's digest
+DIGEST_LENGTH = 16  # characters of a data set's digest on MLflow's pages, which keep 36
+# Without it MLflow's pages are laid out for language models.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def tracking_uri(settings: Settings) -> str:
@@ -80,7 +79,6 @@ def open_run(
     client.update_run(run_id, status="RUNNING")
     _log_params(client, run_id, flat(params))
     client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-    log.info("MLflow run %s of lineage %s", run_id, lineage)
     return run_id
 
 
@@ -92,7 +90,7 @@ def experiment(client: MlflowClient, service: str, artifacts: str) -> str:
         if store.is_local(artifacts):
             location = store.local_path(artifacts).absolute().as_uri()
         try:
-            return str(client.create_experiment(service, artifact_location=location))
+            return str(client.create_experiment(service, artifact_location=location, tags=KIND))
         except MlflowException as error:
             if error.error_code != EXISTS:
                 raise
@@ -169,9 +167,10 @@ def log_evaluation(
     """
     figures = _figures(evaluation.metrics, "")
     for name, other in (others or {}).items():
-        figures |= _figures(other.metrics, f"{name}/")
+        figures |= {f"{name}/{key}": f.value for key, f in other.metrics.items()}
     for name, difference in (differences or {}).items():
         figures |= _figures(difference, f"gain_over_{name}/")
+    figures = {key: value for key, value in figures.items() if not math.isnan(value)}
     now = int(client.get_run(run_id).info.start_time)
     # The same key, step, time and value again is no second entry.
     client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in figures.items()])
@@ -190,26 +189,15 @@ def slice_table(evaluation: Evaluation) -> pl.DataFrame:
         for value, part in parts.items():
             row: dict[str, Any] = {"slice": column, "value": value, "rows": part.rows}
             row |= {"groups": part.groups, "rate": part.rate}
-            for name, figure in part.metrics.items():
-                row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-            rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
+            rows.append(row | _figures(part.metrics, ""))
+    table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
+    return table.with_columns(pl.col(pl.Float64).round(5))
 
 
 def log_data(client: MlflowClient, run_id: str, clean: CleanTable, split: SplitTable) -> None:
     """Log the three splits as inputs with digest and counts, and the whole data report."""
-    kind = "local" if store.is_local(split.uri) else split.uri.split("://")[0]
     inputs = [
-        DatasetInput(
-            Dataset(
-                name=name,
-                digest=clean.digest[:DIGEST_LENGTH],
-                source_type=kind,
-                source=orjson.dumps({"uri": split.table(name)}).decode(),
-                profile=orjson.dumps(_profile(split, name)).decode(),
-            ),
-            tags=[InputTag("mlflow.data.context", name)],
-        )
+        DatasetInput(_dataset(clean, split, name), [InputTag("mlflow.data.context", name)])
         for name in NAMES
     ]
     client.log_inputs(run_id, datasets=inputs)
@@ -229,6 +217,17 @@ def log_json(client: MlflowClient, run_id: str, path: str, value: Any) -> None:
     client.log_text(run_id, orjson.dumps(value, option=options).decode(), path)
 
 
+def _dataset(clean: CleanTable, split: SplitTable, name: str) -> Dataset:
+    counts = {"rows": split.rows, "scored": split.scored, "groups": split.groups}
+    return Dataset(
+        name=name,
+        digest=clean.digest[:DIGEST_LENGTH],
+        source_type="local" if store.is_local(split.uri) else split.uri.split("://")[0],
+        source=orjson.dumps({"uri": split.table(name)}).decode(),
+        profile=orjson.dumps({k: v[name] for k, v in counts.items()}).decode(),
+    )
+
+
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
     # Lineage follows content: the same data from another folder is the same run,
     # which keeps the parameters it began with.
@@ -243,12 +242,4 @@ def _figures(intervals: Mapping[str, Interval], prefix: str) -> dict[str, float]
     for name, figure in intervals.items():
         bounds = {"": figure.value, "_low": figure.low, "_high": figure.high}
         named |= {f"{prefix}{name}{end}": v for end, v in bounds.items()}
-    return {name: value for name, value in named.items() if not math.isnan(value)}
-
-
-def _profile(split: SplitTable, name: str) -> dict[str, int]:
-    return {
-        "rows": split.rows[name],
-        "scored": split.scored[name],
-        "groups": split.groups[name],
-    }
+    return named

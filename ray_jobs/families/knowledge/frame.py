@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge.batch import History, examples
-from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def frame(rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[History], ND
     given = table.filter(pl.col("correct").is_not_null())
     histories = pl.concat([_known(given), _asked(table, given)])
     order = histories.filter("scored")["row"].to_numpy().astype(np.int64)
-    return examples(histories.select(CLEAN.names()), vocabulary), order
+    return examples(histories, vocabulary), order
 
 
 def _known(given: pl.DataFrame) -> pl.DataFrame:
@@ -107,8 +106,6 @@ def _table(rows: pd.DataFrame) -> pl.DataFrame:
             "skills": pl.Series(_skill_sets(rows), dtype=pl.List(pl.String)),
             "correct": pl.Series(_numbers(rows, "correct"), dtype=pl.Float32),
             "time": pl.Series(_numbers(rows, "time"), dtype=pl.Float64),
-            "position": pl.int_range(len(rows), eager=True),
-            "bucket": pl.zeros(len(rows), pl.UInt64, eager=True),
         }
     )
     _check(table)

@@ -1,0 +1,164 @@
+"""A report compares models on the same rows, divides them rightly, and survives JSON."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+
+from ray_jobs.errors import ContractError
+from ray_jobs.evaluation import SMALLEST_SLICE, Evaluation, compare, evaluate
+from ray_jobs.families.knowledge.slices import slices
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
+
+
+def report_rows(groups: int = 80, each: int = 25) -> pl.DataFrame:
+    """A world in which `prediction` is a little better than `baseline`."""
+    rng = np.random.default_rng(0)
+    n = groups * each
+    ability = np.repeat(rng.normal(0, 1, groups), each)
+    difficulty = rng.normal(0, 1, n)
+    logit = ability - difficulty
+    return pl.DataFrame(
+        {
+            "group": np.repeat([f"learner {i}" for i in range(groups)], each),
+            "target": (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.float32),
+            "prediction": 1 / (1 + np.exp(-logit - rng.normal(0, 0.3, n))),
+            "baseline": 1 / (1 + np.exp(-logit - rng.normal(0, 0.8, n))),
+            "half": pl.Series(np.tile(["b", "a"], n // 2)).cast(pl.Enum(["a", "b"])),
+            "tags": [["x", "y"], ["x"], [], ["z"], ["x"]] * (n // 5),
+        }
+    )
+
+
+def test_paired_differences_are_sharper_than_intervals_apart() -> None:
+    rows = report_rows()
+    mine, other = evaluate(rows), evaluate(rows, prediction="baseline")
+    gain = compare(mine, other)["auc"]
+    apart = mine.metrics["auc"].high - mine.metrics["auc"].low
+    assert gain.value == pytest.approx(mine.metrics["auc"].value - other.metrics["auc"].value)
+    assert gain.high - gain.low < 0.6 * apart
+    assert gain.excludes_zero
+
+
+def test_a_model_differs_from_itself_by_nothing() -> None:
+    rows = report_rows()
+    for gain in compare(evaluate(rows), evaluate(rows)).values():
+        assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+        assert not gain.excludes_zero
+
+
+def test_models_judged_on_different_rows_cannot_be_compared() -> None:
+    rows = report_rows()
+    with pytest.raises(AssertionError, match="different rows"):
+        compare(evaluate(rows), evaluate(rows.head(100)))
+
+
+def test_slices_hold_the_right_rows_in_their_own_order() -> None:
+    rows = report_rows()
+    found = evaluate(rows, slices=["half", "tags"]).slices
+    assert list(found["half"]) == ["a", "b"]
+    assert found["half"]["a"].rows == len(rows) // 2
+    assert {name: part.rows for name, part in found["tags"].items()} == {
+        "x": 3 * len(rows) // 5,
+        "y": len(rows) // 5,
+        "z": len(rows) // 5,
+    }
+    alone = evaluate(rows.filter(pl.col("half") == "a"))
+    assert found["half"]["a"].metrics["auc"] == alone.metrics["auc"]
+
+
+def test_a_small_slice_and_one_of_a_single_outcome_show_their_size_and_no_figures() -> None:
+    rows = report_rows()
+    few = SMALLEST_SLICE - 1
+    size = pl.int_range(pl.len())
+    name = pl.when(size < few).then(pl.lit("few")).when(pl.col("target") == 1).then(pl.lit("right"))
+    found = evaluate(rows.with_columns(name.otherwise(pl.lit("wrong")).alias("s")), slices=["s"])
+    assert found.slices["s"]["few"].rows == few
+    for part in found.slices["s"].values():
+        assert all(math.isnan(figure.value) for figure in part.metrics.values())
+    plain = found.as_dict()["slices"]["s"]["few"]["metrics"]["auc"]
+    assert plain == {"value": None, "low": None, "high": None}
+
+
+def test_one_learner_gives_figures_and_no_intervals() -> None:
+    found = evaluate(report_rows().with_columns(group=pl.lit("only one"))).metrics["auc"]
+    assert 0.5 < found.value < 1
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_a_report_comes_back_from_json_as_it_was() -> None:
+    before = evaluate(report_rows(), slices=["half"])
+    after = Evaluation.from_dict(orjson.loads(orjson.dumps(before.as_dict())))
+    assert after == before
+    with pytest.raises(AssertionError, match="read back"):
+        compare(after, after)
+
+
+def test_curves_agree_with_the_figures() -> None:
+    rows = report_rows()
+    found = evaluate(rows)
+    x, y = zip(*found.roc, strict=True)
+    assert np.trapezoid(y, x) == pytest.approx(found.metrics["auc"].value, abs=0.003)
+    assert sum(b.rows for b in found.calibration) == len(rows)
+    gaps = sum(b.rows * abs(b.prediction - b.target) for b in found.calibration) / len(rows)
+    assert gaps == pytest.approx(found.metrics["calibration_error"].value)
+    assert sum(right for _, right in found.histogram) == rows["target"].sum()
+
+
+def test_nothing_to_evaluate_is_said_and_not_divided_by() -> None:
+    with pytest.raises(ContractError, match="split is empty"):
+        evaluate(report_rows().head(0))
+
+
+def table() -> pl.DataFrame:
+    """Learner a answers 52 times, b once; the second answer of a is context only."""
+    skills = [["add"], ["add", "sub"], [], ["new"], ["add", "new"]] + [["add"]] * 48
+    return pl.DataFrame(
+        {
+            "learner": ["a"] * 52 + ["b"],
+            "item": ["one", "two", "unknown"] + ["one"] * 50,
+            "skills": skills,
+            "scored": [True, False] + [True] * 51,
+        },
+        schema_overrides={"skills": pl.List(pl.String)},
+    )
+
+
+def test_knowledge_slices_follow_history_vocabulary_and_skills() -> None:
+    found = slices(table(), Vocabulary(("one", "two"), ("add", "sub")))
+    assert found["history"].to_list() == [
+        "first answer",
+        *["answers 2-10"] * 9,
+        *["answers 11-50"] * 40,
+        *["answers 51+"] * 2,
+        "first answer",
+    ]
+    assert found["item"].to_list()[:4] == ["met in training"] * 2 + ["new", "met in training"]
+    assert found["skills"].to_list()[:5] == [
+        "all met in training",
+        "all met in training",
+        "none named",
+        "some new",
+        "some new",
+    ]
+    assert found["skill_count"].to_list()[:5] == ["1", "2", "0", "1", "2"]
+
+
+def test_the_top_skills_are_those_of_scored_rows_and_an_answer_may_count_for_two() -> None:
+    many = pl.DataFrame(
+        {
+            "learner": "a",
+            "item": "one",
+            "skills": [[f"s{i:02d}"] for i in range(12)] + [["s00", "s01"]] + [["ctx"]] * 5,
+            "scored": [True] * 13 + [False] * 5,
+        }
+    )
+    found = slices(many, Vocabulary(("one",), ()))["skill"]
+    named = found.explode().drop_nulls().unique().sort().to_list()
+    assert named == [f"s{i:02d}" for i in range(10)]
+    assert sorted(found[12]) == ["s00", "s01"]
