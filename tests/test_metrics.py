@@ -107,8 +107,8 @@ def test_the_calibration_error_is_the_gap_that_was_planted() -> None:
 
 def learners(rng: np.random.Generator, groups: int, each: int) -> tuple[Array, Array, Array]:
     """Answers that hang together within a learner: codes, targets, predictions."""
-    codes = np.repeat(np.arange(groups), each)
-    ability = rng.normal(0, 1.5, groups)[codes]
+    codes = np.repeat(np.arange(groups), each).astype(np.float64)
+    ability = np.repeat(rng.normal(0, 1.5, groups), each)
     target = (rng.random(len(codes)) < 1 / (1 + np.exp(-ability))).astype(float)
     return codes, target, np.clip(0.5 + rng.normal(0, 0.1, len(codes)), 0, 1)
 
@@ -131,7 +131,7 @@ def test_intervals_by_learner_cover_the_truth_and_those_by_row_do_not() -> None:
 def test_renaming_learners_changes_no_interval() -> None:
     codes, target, prediction = learners(np.random.default_rng(3), 30, 10)
     scorer = {"brier": METRICS["brier"].prepare(target, prediction)}
-    names = np.array([f"learner {(code * 7) % 30}" for code in codes])
+    names = np.array([f"learner {int(code) * 7 % 30}" for code in codes])
     before = replicates(scorer, Draws.of(codes, replicates=20))["brier"]
     after = replicates(scorer, Draws.of(names, replicates=20))["brier"]
     np.testing.assert_array_equal(before, after)
