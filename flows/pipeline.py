@@ -7,6 +7,7 @@ each stage may be killed at any moment and taken up again from its manifest.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.platform import embedded
 from ray_jobs import settings as installation
 from ray_jobs.cluster import Cluster, joined
 from ray_jobs.data.clean import CleanTable
@@ -92,7 +94,13 @@ class Ray:
 
     @cached_property
     def cluster(self) -> Cluster:
-        return self._stack.enter_context(joined(self._run.settings))
+        """Join the platform's Ray, or start one that nothing of outlives this run."""
+        here = self._run.settings
+        if here.ray_address:
+            return self._stack.enter_context(joined(here))
+        own = self._stack.enter_context(embedded(here))
+        os.environ.update(own.environment)
+        return self._stack.enter_context(joined(here, folder=own.ray_temp, port=own.http_port))
 
     def close(self) -> None:
         self._stack.close()
@@ -241,7 +249,7 @@ class Story:
             "MLflow run": self.mlflow.page(run_id),
             "Prefect flow run": record.provenance.flow_tags().get("prefect.flow_run_url"),
         }
-        return {name: url for name, url in pages.items() if url}
+        return {name: url for name, url in pages.items() if url and url.startswith("http")}
 
 
 def artifact_key(service: str) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
-import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from ray_jobs.errors import PlatformError
 from ray_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,10 +27,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def joined(settings: Settings, services: str = "") -> Iterator[Cluster]:
+def joined(settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[Cluster]:
     """Join the Ray of `RAY_ADDRESS`, or start one here that ends with the block.
 
-    `services` is the base URL at which Serve listens on a Ray that lasts.
+    A Ray of one's own needs a folder, on a short path since sockets lie below
+    it, and a free port for its services; a Ray that lasts has both already.
     """
     import ray
     from ray import serve
@@ -39,45 +39,35 @@ def joined(settings: Settings, services: str = "") -> Iterator[Cluster]:
     from ray_jobs.serving import deploy
 
     lasting = bool(settings.ray_address)
-    # A path of its own, and short: sockets lie below it, and their names are bounded.
-    folder = "" if lasting else tempfile.mkdtemp(prefix="lyceum-")
+    assert lasting or (folder and port)
     try:
-        context = _init(settings, folder)
-        port = _port(services) if services else settings.http_port or free_port(settings.host)
-        base = deploy.start(settings.host, port)
-        yield Cluster(f"http://{context.dashboard_url}", services or base, lasting)
+        dashboard = _init(settings, folder)
+        services = deploy.start(settings.host, settings.http_port if lasting else port)
+        yield Cluster(dashboard, services, lasting)
     finally:
         if not lasting and ray.is_initialized():
             serve.shutdown()
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        ray.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _init(settings: Settings, folder: str) -> object:
+def _init(settings: Settings, folder: str) -> str:
+    """Join or start Ray; returns the URL of its dashboard."""
     import ray
 
-    if settings.ray_address:
-        return ray.init(address=settings.ray_address, log_to_driver=False, logging_level="ERROR")
-    cpus = settings.cpus or os.cpu_count()
-    return ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        object_store_memory=OBJECT_STORE,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=folder,
-    )
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _port(url: str) -> int:
-    return int(url.rsplit(":", 1)[1].strip("/"))
+    here: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": settings.cpus or os.cpu_count(),
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "object_store_memory": OBJECT_STORE,
+        "_temp_dir": folder,
+    }
+    there = {"address": settings.ray_address}
+    chosen = there if settings.ray_address else here
+    try:
+        context = ray.init(**chosen, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise PlatformError(
+            f"no Ray answers at {settings.ray_address or 'this machine'}: {error}"
+        ) from error
+    return f"http://{context.dashboard_url}"

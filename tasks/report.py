@@ -74,6 +74,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
             "epochs": outcome.model.epochs,
         },
         "endpoint": outcome.endpoint,
+        "request": report.golden[1]["request"],  # one that the service can be asked
         "links": outcome.links,
     }
 

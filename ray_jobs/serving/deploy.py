@@ -134,3 +134,12 @@ def _answers(client: httpx.Client, url: str, release: Release) -> bool:
         return False
     body: dict[str, Any] = answer.json()
     return bool(body["lineage"] == release.lineage and body["version"] == release.version)
+
+
+def live_version(url: str) -> str | None:
+    """The version that answers at a service's URL, or None when nobody does."""
+    try:
+        answer = httpx.get(f"{url}/healthz", timeout=5)
+    except httpx.TransportError:
+        return None
+    return str(answer.json()["version"]) if answer.status_code == 200 else None

@@ -27,7 +27,7 @@ class Replica:
         verify(model, self.release)  # raising here keeps traffic on the old version
         self.surface = Surface(model, self.release, load_key(Path(key_file)), prefix)
 
-    def __serve_build_asgi_app__(self) -> Surface:  # noqa: PLW3201 - Serve's hook
+    def __serve_build_asgi_app__(self) -> Surface:
         return self.surface
 
 

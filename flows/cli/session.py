@@ -1,0 +1,60 @@
+"""The installation a command works on: its settings, its environment, its platform if one is up."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.platform import Platform, environment, reap, running
+from flows.platform.environment import prepare
+from ray_jobs import settings as installation
+from ray_jobs import store
+from ray_jobs.settings import Settings
+
+
+@dataclass(frozen=True)
+class Session:
+    """Settings as they are in force, and the platform they lead to."""
+
+    settings: Settings
+    platform: Platform | None
+
+
+def session(*, use_platform: bool = True) -> Session:
+    """Read the settings and apply their environment, before Prefect, Ray or MLflow is imported.
+
+    With a platform up, Prefect, MLflow and Ray run there, unless a variable
+    names another place for one of them.
+    """
+    settings = installation.read()
+    prepare(settings.home)
+    _apply(environment(settings) | QUIET)
+    platform = running(settings)
+    if platform is not None and use_platform:
+        _apply(platform.environment(), keep=True)
+    elif platform is None:
+        reap(settings)
+    return Session(installation.read(), platform)
+
+
+# A person sees our own lines; Prefect's and MLflow's are for their own pages.
+QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def absolute(data: str | None) -> str | None:
+    """A local path as it is from anywhere; URLs stay."""
+    if data is None or not store.is_local(data):
+        return data
+    return str(Path(data).expanduser().absolute())
+
+
+def _apply(values: dict[str, str], *, keep: bool = False) -> None:
+    for name, value in values.items():
+        if not (keep and os.environ.get(name)):
+            os.environ[name] = value

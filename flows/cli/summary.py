@@ -1,0 +1,52 @@
+"""The report of a run in a few lines, for the person who started it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.cli import console
+
+
+def show(report: dict[str, Any]) -> None:
+    """Figures against baseline and champion, the gate's words, and where to look."""
+    others = {name: report[name] for name in ("baseline", "champion") if report[name]}
+    columns = ["figure", "this version", *others, *(f"against {name}" for name in others)]
+    rows = []
+    for name, figure in report["metrics"].items():
+        row = [name.replace("_", " "), _interval(figure)]
+        row += [_number(other["metrics"][name]["value"]) for other in others.values()]
+        row += [_interval(other["difference"][name], "+") for other in others.values()]
+        rows.append(row)
+    console.table(f"{report['service']} version {report['version']}", columns, rows)
+    if best := report["best_possible"]:
+        _ceiling(report, best)
+    data = report["data"]
+    quarantined = sum(data["quarantined"].values())
+    console.say(
+        f"data: {data['rows']} rows read = {data['kept']} kept + {quarantined} quarantined + "
+        f"{data['merged']} merged + {data['repeats']} repeats"
+    )
+    for reason in report["gate"]["reasons"]:
+        console.say(f"gate: {reason}")
+    for name, url in report["links"].items():
+        console.say(f"{name}: {url}")
+    if report["cached"]:
+        console.say(f"from cache: {', '.join(report['cached'])}")
+
+
+def _ceiling(report: dict[str, Any], best: dict[str, Any]) -> None:
+    auc, limit = report["metrics"]["auc"]["value"], best["auc"]["value"]
+    base = report["baseline"]["metrics"]["auc"]["value"]
+    console.say(
+        f"best possible: AUC {limit:.4f}, by a Bayes filter that knows the simulated world and sees "
+        f"the same histories; baseline {base:.4f}, this version {auc:.4f}"
+    )
+
+
+def _interval(figure: dict[str, float | None], sign: str = "") -> str:
+    value, low, high = (_number(figure[k], sign) for k in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.4f}"
