@@ -21,12 +21,12 @@ from ray_jobs import settings as installation
 from ray_jobs.cluster import Cluster, joined
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
-from ray_jobs.errors import LyceumError, UsageError
+from ray_jobs.errors import UsageError
 from ray_jobs.families import recipe as named
 from ray_jobs.recipe import Recipe
 from ray_jobs.serving.release import Release
 from ray_jobs.training.events import Event
-from tasks import record, tracking
+from tasks import provenance, record, tracking
 from tasks.evaluate import Report, evaluated
 from tasks.gate import Verdict, gate
 from tasks.prepare import clean, ingest, split
@@ -74,8 +74,13 @@ def resolve(
 ) -> Recipe:
     """A recipe with everything that was asked for; raises UsageError for what cannot be."""
     chosen = named(name).overridden(**settings)
-    asked = {"service": service, "data": data, "workers": workers, "seed": seed}
-    chosen = replace(chosen, **{k: v for k, v in asked.items() if v is not None})
+    chosen = replace(
+        chosen,
+        service=service or chosen.service,
+        data=data or chosen.data,
+        workers=chosen.workers if workers is None else workers,
+        seed=chosen.seed if seed is None else seed,
+    )
     if not chosen.data:
         raise UsageError(f"recipe {name} needs data; say where with --data PATH")
     if chosen.workers < 1:
@@ -247,7 +252,7 @@ class Story:
         pages = {
             "service": f"{endpoint}/docs" if endpoint else None,
             "MLflow run": self.mlflow.page(run_id),
-            "Prefect flow run": record.provenance.flow_tags().get("prefect.flow_run_url"),
+            "Prefect flow run": provenance.flow_tags().get("prefect.flow_run_url"),
         }
         return {name: url for name, url in pages.items() if url and url.startswith("http")}
 
@@ -255,6 +260,3 @@ class Story:
 def artifact_key(service: str) -> str:
     """A service's name in the letters that Prefect allows in keys."""
     return f"{service.lower().replace('_', '-')}-report"
-
-
-__all__ = ["LyceumError", "pipeline", "resolve"]

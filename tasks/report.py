@@ -91,15 +91,11 @@ def markdown(outcome: Outcome) -> str:
     for name, figure in report.candidate.metrics.items():
         cells = [_text(figure), *(_text(o.metrics[name]) for o in report.others.values())]
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    counts = outcome.clean.counts
-    quarantined = sum(outcome.clean.quarantined.values())
     lines += [
         "",
         f"Protocol {outcome.run.family.protocol}.",
         "",
-        f"Data `{outcome.clean.digest[:12]}`: {counts['read']:,} rows read = {counts['kept']:,} "
-        f"kept + {quarantined:,} quarantined + {counts['merged']:,} merged + "
-        f"{counts['repeats']:,} repeats.",
+        _accounts(outcome),
         "",
         "## Gate",
         "",
@@ -112,6 +108,16 @@ def markdown(outcome: Outcome) -> str:
         f"Lineage `{outcome.lineage}`",
     ]
     return "\n".join(lines)
+
+
+def _accounts(outcome: Outcome) -> str:
+    counts = outcome.clean.counts
+    quarantined = sum(outcome.clean.quarantined.values())
+    return (
+        f"Data `{outcome.clean.digest[:12]}`: {counts['read']:,} rows read = {counts['kept']:,} "
+        f"kept + {quarantined:,} quarantined + {counts['merged']:,} merged + "
+        f"{counts['repeats']:,} repeats."
+    )
 
 
 def _gate(verdict: Verdict | None) -> dict[str, Any]:

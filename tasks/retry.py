@@ -14,7 +14,7 @@ def worth_it(_task: Any, _run: Any, state: Any) -> bool:
     """Prefect's `retry_condition_fn`: whether the failure may pass by itself."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, MlflowException):
-        return error.get_http_status_code() >= 500
+        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
     return isinstance(error, TRANSIENT)
 
 

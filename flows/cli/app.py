@@ -229,11 +229,10 @@ def schedule(
 
     named(recipe).overridden(**pairs)
     at = session()
-    if at.platform is None:
-        raise UsageError("a schedule needs the platform to fire on; start it with: lyceum up")
     from flows.schedule import schedule as deploy
 
-    console.say(deploy(at.settings, recipe, cron, service, absolute(data), pairs))
+    made = deploy(at.settings, recipe, cron, service=service, data=absolute(data), overrides=pairs)
+    console.say(f"scheduled {made.name} at {cron!r} ({made.timezone}): {made.url}")
 
 
 def parsed(settings: list[str] | None) -> dict[str, str]:

@@ -38,8 +38,8 @@ def _ceiling(report: dict[str, Any], best: dict[str, Any]) -> None:
     auc, limit = report["metrics"]["auc"]["value"], best["auc"]["value"]
     base = report["baseline"]["metrics"]["auc"]["value"]
     console.say(
-        f"best possible: AUC {limit:.4f}, by a Bayes filter that knows the simulated world and sees "
-        f"the same histories; baseline {base:.4f}, this version {auc:.4f}"
+        f"best possible: AUC {limit:.4f}, by a Bayes filter that knows the simulated world and "
+        f"sees the same histories; baseline {base:.4f}, this version {auc:.4f}"
     )
 
 
