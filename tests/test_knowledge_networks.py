@@ -411,21 +411,14 @@ def test_rasch_learns_from_scored_answers_only() -> None:
     torch.testing.assert_close(both.item_difficulty, alone.item_difficulty, atol=0.01, rtol=0)
 
 
-def company(order: list[str]) -> pl.DataFrame:
-    """Learners who work through the items in a fixed order, thirty times."""
-    return pl.concat(
-        toy_table(1, len(order)).with_columns(learner=pl.lit(str(i)), item=pl.Series(order))
-        for i in range(30)
-    )
-
-
 def test_items_that_keep_company_get_similar_vectors() -> None:
-    algebra, geometry = [f"a{i}" for i in range(6)], [f"g{i}" for i in range(6)]
+    # Learners take turns in the table: being neighbours there is no company.
     table = pl.concat(
-        [
-            company(algebra),
-            company(geometry).with_columns(learner=pl.lit("other ") + pl.col("learner")),
-        ]
+        toy_table(1, 6).with_columns(
+            learner=pl.lit(f"{i} {topic}"), item=pl.Series([f"{topic}{n}" for n in range(6)])
+        )
+        for i in range(30)
+        for topic in "ag"
     )
     vocabulary = Vocabulary.of(table)
     vectors = nn.functional.normalize(item_vectors(table, vocabulary, 4), dim=1)

@@ -16,7 +16,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ray_jobs.families.knowledge.batch import Batch
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
-from ray_jobs.families.knowledge.networks.question import Answered, Head, Question
+from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 
 
@@ -59,7 +59,7 @@ class AttentionNetwork(nn.Module):
         )
         self.answered = Answered(spec.width)
         self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.head = Head(spec.width, spec.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -86,10 +86,10 @@ class Layer(nn.Module):
             nn.LayerNorm(spec.width),
             nn.Linear(spec.width, 2 * spec.width),
             nn.GELU(),
-            nn.Dropout(spec.dropout),
+            Dropout(spec.dropout),
             nn.Linear(2 * spec.width, spec.width),
         )
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.register_buffer("bias", forgetting(spec.heads, spec.block), persistent=False)
 
     bias: Tensor  # (H, C, 2C); -inf for what lies ahead

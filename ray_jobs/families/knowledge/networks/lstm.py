@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ray_jobs.families.knowledge.batch import Batch
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
-from ray_jobs.families.knowledge.networks.question import Answered, Head, Question
+from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 
 
@@ -54,7 +54,7 @@ class LstmNetwork(nn.Module):
         )
         self.answered = Answered(spec.width)
         self.memory = nn.LSTM(spec.width, spec.width, batch_first=True)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.head = Head(spec.width, spec.dropout)
 
     def forward(self, batch: Batch) -> Tensor:

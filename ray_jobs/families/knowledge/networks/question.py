@@ -34,7 +34,7 @@ class Question(nn.Module):
         self.company = nn.Linear(neighbours, width, bias=False) if neighbours else None
         self.register_buffer("neighbours", torch.zeros(len(vocabulary.items) + 2, neighbours))
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors of what is asked (B, T, width), difficulties (B, T), counts (B, T, C)."""
@@ -55,6 +55,19 @@ class Question(nn.Module):
         counts = counts.clone()
         counts[..., ITEM_COLUMNS] = counts[..., ITEM_COLUMNS] * ~gone.unsqueeze(-1)
         return items.masked_fill(gone, UNSEEN), counts
+
+
+class Dropout(nn.Module):
+    """Dropout by uniform numbers: on a CPU three times as fast as torch's Bernoulli draws."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share  # of the values that are dropped
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.share == 0.0:
+            return x
+        return x * (torch.rand_like(x) >= self.share) / (1.0 - self.share)
 
 
 class Answered(nn.Module):
@@ -80,7 +93,7 @@ class Head(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.hidden = nn.Linear(2 * width + len(COLUMNS), width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.logit = nn.Linear(width, 1)
         self.linear = nn.Linear(len(COLUMNS), 1, bias=False)
 
