@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
 
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import NAMES, SplitTable
@@ -58,6 +61,27 @@ def card(facts: Facts) -> str:
         for i, (title, text) in enumerate(sections.items())
     ]
     return "\n".join(parts)
+
+
+def slice_table(evaluation: Evaluation) -> pl.DataFrame:
+    """The slices as one flat table: a row per part, figures with their bounds."""
+    rows = []
+    for column, parts in evaluation.slices.items():
+        for value, part in parts.items():
+            row: dict[str, Any] = {"slice": column, "value": value, "rows": part.rows}
+            row |= {"groups": part.groups, "rate": part.rate}
+            rows.append(row | named_figures(part.metrics))
+    table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
+    return table.with_columns(pl.col(pl.Float64).round(5))
+
+
+def named_figures(intervals: Mapping[str, Interval], prefix: str = "") -> dict[str, float]:
+    """Figures with their bounds by flat names: `auc`, `auc_low`, `auc_high`."""
+    named: dict[str, float] = {}
+    for name, figure in intervals.items():
+        bounds = {"": figure.value, "_low": figure.low, "_high": figure.high}
+        named |= {f"{prefix}{name}{end}": v for end, v in bounds.items()}
+    return named
 
 
 def _headline(facts: Facts) -> str:

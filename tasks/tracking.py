@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import polars as pl
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
@@ -27,6 +26,7 @@ from ray_jobs.evaluation import Evaluation
 from ray_jobs.intervals import Interval
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
+from tasks.card import named_figures, slice_table
 from tasks.provenance import flat
 
 if TYPE_CHECKING:
@@ -122,8 +122,21 @@ def close_run(client: MlflowClient, run_id: str, *, error: str = "") -> None:
     client.set_terminated(run_id, status="FAILED" if error else "FINISHED")
 
 
+def run_page(client: MlflowClient, run_id: str) -> str | None:
+    """The run in a browser; None where the tracking store is a database and no server."""
+    uri = str(client.tracking_uri).rstrip("/")
+    if not uri.startswith("http"):
+        return None
+    experiment_id = client.get_run(run_id).info.experiment_id
+    # Without the last part a fresh browser shows the pages meant for language models.
+    return f"{uri}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
 class StepLog:
-    """Logs each epoch once, whatever restarted: what the run has already is left alone."""
+    """Logs each epoch once, whatever restarted: what the run has already is left alone.
+
+    The figures are `epoch/train_loss` and the like, so that MLflow charts them first.
+    """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
@@ -139,7 +152,8 @@ class StepLog:
 
     def _new(self, event: Event) -> list[Metric]:
         fresh = []
-        for key, value in event.metrics.items():
+        for name, value in event.metrics.items():
+            key = f"epoch/{name}"
             if event.step not in self._steps(key):
                 self._steps(key).add(event.step)
                 fresh.append(Metric(key, value, int(event.time * 1000), event.step))
@@ -163,13 +177,14 @@ def log_evaluation(
     """Log the figures with their intervals, those of other models, and the slices.
 
     `others` and `differences` are keyed by what the candidate is compared with:
-    "baseline", "champion"; their figures come as `baseline/auc`, `gain_over_baseline/auc`.
+    "baseline", "champion"; their figures come as `of_baseline/auc`, the gains with
+    their bounds as `gain_over_baseline/auc`.
     """
-    figures = _figures(evaluation.metrics, "")
+    figures = named_figures(evaluation.metrics, "")
     for name, other in (others or {}).items():
-        figures |= {f"{name}/{key}": f.value for key, f in other.metrics.items()}
+        figures |= {f"of_{name}/{key}": f.value for key, f in other.metrics.items()}
     for name, difference in (differences or {}).items():
-        figures |= _figures(difference, f"gain_over_{name}/")
+        figures |= named_figures(difference, f"gain_over_{name}/")
     figures = {key: value for key, value in figures.items() if not math.isnan(value)}
     now = int(client.get_run(run_id).info.start_time)
     # The same key, step, time and value again is no second entry.
@@ -180,18 +195,6 @@ def log_evaluation(
     buffer = io.BytesIO()
     slice_table(evaluation).write_csv(buffer)
     client.log_text(run_id, buffer.getvalue().decode(), "evaluation/slices.csv")
-
-
-def slice_table(evaluation: Evaluation) -> pl.DataFrame:
-    """The slices as one flat table: a row per part, figures with their bounds."""
-    rows = []
-    for column, parts in evaluation.slices.items():
-        for value, part in parts.items():
-            row: dict[str, Any] = {"slice": column, "value": value, "rows": part.rows}
-            row |= {"groups": part.groups, "rate": part.rate}
-            rows.append(row | _figures(part.metrics, ""))
-    table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
-    return table.with_columns(pl.col(pl.Float64).round(5))
 
 
 def log_data(client: MlflowClient, run_id: str, clean: CleanTable, split: SplitTable) -> None:
@@ -235,11 +238,3 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) ->
     fresh = [Param(k, v[:TEXT_LENGTH]) for k, v in params.items() if k not in known]
     for start in range(0, len(fresh), 100):
         client.log_batch(run_id, params=fresh[start : start + 100])
-
-
-def _figures(intervals: Mapping[str, Interval], prefix: str) -> dict[str, float]:
-    named: dict[str, float] = {}
-    for name, figure in intervals.items():
-        bounds = {"": figure.value, "_low": figure.low, "_high": figure.high}
-        named |= {f"{prefix}{name}{end}": v for end, v in bounds.items()}
-    return named

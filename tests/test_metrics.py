@@ -140,12 +140,14 @@ def test_renaming_learners_changes_no_interval() -> None:
 def test_a_figure_lies_in_its_own_interval_even_when_resampling_inflates_it() -> None:
     rng = np.random.default_rng(4)
     prediction = rng.uniform(0.1, 0.9, 3000)
-    target = (rng.random(3000) < prediction).astype(float)
-    metric = METRICS["calibration_error"]
-    draws = Draws.of(np.arange(3000), replicates=200)
-    figures = replicates({"x": metric.prepare(target, prediction)}, draws)["x"]
-    found = interval(metric(target, prediction), figures)
-    assert found.low <= found.value <= found.high
+    target = (np.arange(3000) % 1000 / 1000 < prediction).astype(float)
+    calibration_error = METRICS["calibration_error"]
+    value = calibration_error(target, prediction)
+    scorer = {"x": calibration_error.prepare(target, prediction)}
+    figures = replicates(scorer, Draws.of(np.arange(3000), replicates=200))["x"]
+    assert interval(value, figures).low <= value
+    assert interval(0.01, np.linspace(0.02, 0.03, 100)).low == 0.01
+    assert interval(0.04, np.linspace(0.02, 0.03, 100)).high == 0.04
 
 
 @settings(max_examples=20)

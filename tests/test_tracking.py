@@ -189,7 +189,7 @@ def test_each_step_is_logged_once_whatever_restarts(client: MlflowClient, home: 
     log.log(EPOCHS[:2])
     again = tracking.StepLog(client, run_id)
     assert again.log([replace(e, attempt=2, time=e.time + 60) for e in EPOCHS]) == 2
-    history = client.get_metric_history(run_id, "train_loss")
+    history = client.get_metric_history(run_id, "epoch/train_loss")
     assert [m.step for m in history] == [1, 2, 3]
     assert [m.value for m in history] == [e.metrics["train_loss"] for e in EPOCHS]
 
@@ -240,6 +240,7 @@ def test_an_evaluation_logged_twice_is_there_once(
     assert metrics["auc"] == evaluation.metrics["auc"].value
     assert metrics["auc_low"] < metrics["auc"] < metrics["auc_high"]
     assert metrics["gain_over_baseline/auc"] == 0
+    assert metrics["of_baseline/auc"] == metrics["auc"]
     assert len(client.get_metric_history(run_id, "auc")) == 1
     assert {f.path for f in client.list_artifacts(run_id, "plots")} == {
         f"plots/{name}.png"
