@@ -1,7 +1,7 @@
 """A trained model at rest: tensors, JSON and a manifest with every file's digest. No pickle.
 
-The manifest is written last and names the rest, so a half-written artifact
-does not load, and a damaged one says which file is damaged.
+The manifest is written last, names the rest, and has its own digest beside it:
+a half-written artifact does not load, and a damaged one says where.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ray_jobs.errors import ArtifactError
+from ray_jobs.errors import ArtifactError, UsageError
 from ray_jobs.families import Family, family
 from ray_jobs.recipe import as_dict, spec_from
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"  # of the manifest, since nothing else would tell that it is damaged
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,6 @@ def write(
         "weights.safetensors": save(tensors),
         "vocabulary.json": orjson.dumps(vocabulary.as_json()),
     }
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
     manifest = {
         "format": FORMAT,
         "family": kind,
@@ -56,19 +55,24 @@ def write(
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-    (folder / MANIFEST).write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data).hexdigest()
+    for name, content in {**files, SEAL: digest.encode(), MANIFEST: data}.items():
+        (folder / name).write_bytes(content)
+    return digest
 
 
 def read(folder: Path) -> Artifact:
-    """Load an artifact; raises ArtifactError when it is missing, damaged or too new."""
+    """Load an artifact; raises ArtifactError when it is missing, damaged or of another version."""
     manifest, digest = _manifest(folder)
-    kind = family(manifest["family"])
     data = {name: _verified(folder / name, sha) for name, sha in manifest["files"].items()}
-    spec = spec_from(manifest["spec"], kind.specs)
-    vocabulary = kind.vocabulary_from_json(orjson.loads(data["vocabulary.json"]))
-    module = spec.build(vocabulary)
-    module.load_state_dict(_tensors(folder, data["weights.safetensors"]))
+    try:
+        kind = family(manifest["family"])
+        spec = spec_from(manifest["spec"], kind.specs)
+        vocabulary = kind.vocabulary_from_json(orjson.loads(data["vocabulary.json"]))
+        module = spec.build(vocabulary)
+        module.load_state_dict(_tensors(folder, data["weights.safetensors"]))
+    except (UsageError, RuntimeError) as error:  # whole, but its family or spec has changed since
+        raise ArtifactError(f"{folder} is of another Lyceum: {error}; train again") from error
     return Artifact(kind, spec, vocabulary, module.eval(), manifest["about"], digest)
 
 
@@ -76,17 +80,21 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(f"no model artifact in {folder}: {MANIFEST} is missing")
-    data = path.read_bytes()
-    try:
-        manifest: dict[str, Any] = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise ArtifactError(f"{path} is damaged ({error}); train again or roll back") from error
+    data = _verified(path, _seal(folder))
+    manifest: dict[str, Any] = orjson.loads(data)
     if manifest["format"] > FORMAT:
         raise ArtifactError(
             f"{folder} has artifact format {manifest['format']}, this Lyceum reads up to {FORMAT}; "
             "upgrade Lyceum"
         )
     return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _seal(folder: Path) -> str:
+    path = folder / SEAL
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing from its artifact; train again or roll back")
+    return path.read_bytes().decode("ascii", "replace")
 
 
 def _verified(path: Path, sha: str) -> bytes:

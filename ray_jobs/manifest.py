@@ -60,4 +60,5 @@ def folder(store_uri: str, stage: str, inputs: dict[str, Any]) -> str:
 
 
 def _sources(path: Path) -> list[Path]:
+    assert path.exists(), path  # else a misspelt part would change nothing
     return [path] if path.is_file() else list(path.rglob("*.py"))

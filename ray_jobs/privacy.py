@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ray_jobs.errors import LyceumError
@@ -55,8 +56,15 @@ class Key:
         return nonce + AESGCM(self.sub_key("quarantine")).encrypt(nonce, text.encode(), None)
 
     def unseal(self, data: bytes) -> str:
-        """The text that `seal` was given, under the same key."""
-        return AESGCM(self.sub_key("quarantine")).decrypt(data[:12], data[12:], None).decode()
+        """The text that `seal` was given; raises LyceumError under another key."""
+        try:
+            text = AESGCM(self.sub_key("quarantine")).decrypt(data[:12], data[12:], None)
+        except (InvalidTag, ValueError) as error:
+            raise LyceumError(
+                f"this text was sealed with another key than {self.fingerprint}, or is damaged; "
+                "name the key file it was sealed with: LYCEUM_KEY_FILE"
+            ) from error
+        return text.decode()
 
     def signature(self, payload: bytes) -> str:
         """A signature that only holders of the key can make; 96 bits, URL-safe."""
@@ -105,8 +113,8 @@ def load_key(path: Path) -> Key:
 
 def _create(path: Path) -> None:
     text = base64.b64encode(secrets.token_bytes(32)) + b"\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)
     try:

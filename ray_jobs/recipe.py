@@ -7,6 +7,7 @@ from nothing else. `overridden` applies `--set key=value` with types checked.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -51,6 +52,15 @@ class Split:
     test: float = 0.2
     validation: float = 0.1
     until: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for shares that leave nobody to train on."""
+        shares = self.test > 0 and self.validation > 0 and self.test + self.validation < 1
+        if not shares or not 0 < self.until <= 1:
+            raise UsageError(
+                f"{self}: expected test and validation above 0 and below 1 together, and until "
+                "above 0 and at most 1; see --set split.test, split.validation, split.until"
+            )
 
 
 @dataclass(frozen=True)
@@ -126,12 +136,15 @@ def as_dict(record: Any) -> dict[str, Any]:
 
 
 def spec_from(values: dict[str, Any], specs: typing.Mapping[str, type[Any]]) -> Any:
-    """Rebuild a spec from `as_dict`; raises UsageError when there is none of that name."""
+    """Rebuild a spec from `as_dict`; raises UsageError when there is none of that name or kind."""
     rest = dict(values)
-    name = rest.pop("name")
+    name = rest.pop("name", None)
     if name not in specs:
         raise UsageError(f"no spec {name!r}; there are {', '.join(sorted(specs))}")
-    return specs[name](**rest)
+    try:
+        return specs[name](**rest)
+    except TypeError as error:
+        raise UsageError(f"spec {name!r} is not of this version: {error}") from error
 
 
 def _with(record: Any, path: list[str], text: str, key: str) -> Any:
@@ -156,6 +169,9 @@ def _parsed(record: Any, name: str, text: str, key: str) -> Any:
     try:
         if hint is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        return hint(text)
+        value = hint(text)
     except (ValueError, KeyError) as error:
         raise UsageError(f"setting {key}={text!r}: expected {hint.__name__}") from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"setting {key}={text!r}: expected a finite number")
+    return value

@@ -11,8 +11,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ray_jobs.errors import UsageError
+from ray_jobs.store import is_local
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ FOREIGN = {
     "prefect_api_url": "PREFECT_API_URL",
     "ray_address": "RAY_ADDRESS",
 }
+MARKS = {"LYCEUM_OWNER"}  # variables by which our own processes know each other; no settings
 
 
 def variable(name: str) -> str:
@@ -56,20 +59,38 @@ def variable(name: str) -> str:
 def read(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> Settings:
     """Settings of the environment over those of `lyceum.toml` in a folder (default: here).
 
-    Raises UsageError for a name in the file, or a value, that is not a setting's.
+    Raises UsageError for a name, or a value, that is not a setting's. Paths come
+    out absolute, since workers run in other folders.
     """
-    values = _from_file((folder or Path.cwd()) / "lyceum.toml")
-    for f in fields(Settings):
-        text = environ.get(variable(f.name), "")
-        if text:
-            values[f.name] = text
-    typed = {name: _typed(name, text) for name, text in values.items()}
-    home = Path(typed.get("home", Settings.home)).expanduser().absolute()
-    key_file = Path(typed.get("key_file", Settings.key_file)).expanduser().absolute()
-    return Settings(**{**typed, "home": home, "key_file": key_file})
+    values: dict[str, Any] = {"home": Settings.home, "key_file": Settings.key_file}
+    values |= _from_file((folder or Path.cwd()) / "lyceum.toml")
+    values |= _from_environment(environ)
+    for name in ("home", "key_file"):
+        values[name] = values[name].expanduser().absolute()
+    if is_local(values.get("store", "")):
+        values["store"] = _absolute(values.get("store", ""))
+    return Settings(**values)
 
 
-def _from_file(path: Path) -> dict[str, str]:
+def _absolute(store: str) -> str:
+    path = Path(store.removeprefix("file://")).expanduser()
+    return str(path.absolute()) if store else ""
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    names = {variable(f.name): f.name for f in fields(Settings)}
+    for name in environ:
+        # A misspelt setting must not be silently the default.
+        if name.startswith("LYCEUM_") and name not in names and name not in MARKS:
+            raise UsageError(f"{name}: no such setting; there are {', '.join(names)}")
+    return {
+        names[variable_]: _typed(names[variable_], text, variable_)
+        for variable_, text in environ.items()
+        if variable_ in names and text
+    }
+
+
+def _from_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -80,12 +101,12 @@ def _from_file(path: Path) -> dict[str, str]:
     for name in values:
         if name not in names:
             raise UsageError(f"{path}: no setting {name!r}; there are {', '.join(names)}")
-    return {name: str(value) for name, value in values.items()}
+    return {n: _typed(n, str(value), f"{path}: {n}") for n, value in values.items() if value != ""}
 
 
-def _typed(name: str, text: str) -> str | int | Path:
+def _typed(name: str, text: str, where: str) -> Any:
     kind = type(getattr(Settings, name))
     try:
-        return kind(text)
+        return int(text) if kind is int else Path(text) if issubclass(kind, Path) else text
     except ValueError as error:
-        raise UsageError(f"{variable(name)}={text!r}: expected {kind.__name__}") from error
+        raise UsageError(f"{where}={text!r}; expected a whole number") from error

@@ -40,24 +40,34 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Raises StoreError when nothing is there."""
+    """Raises StoreError when nothing is there, or it cannot be read."""
     fs, path = fsspec.core.url_to_fs(uri)
     try:
         with fs.open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError as error:
         raise StoreError(f"nothing at {uri}") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise StoreError(f"{uri} cannot be read: {error}") from error
     assert isinstance(data, bytes)
     return data
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file atomically, making its folder."""
+    """Write a whole file atomically, making its folder; raises StoreError where a disk refuses."""
     if not is_local(uri):
         fs, path = fsspec.core.url_to_fs(uri)
         fs.pipe_file(path, data)
         return
-    path = local_path(uri)
+    try:
+        _replace(local_path(uri), data)
+    except OSError as error:
+        raise StoreError(
+            f"{uri} cannot be written: {error}; make room, or name another place with LYCEUM_STORE"
+        ) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

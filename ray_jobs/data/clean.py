@@ -91,7 +91,11 @@ def clean(
 def _refuse_rubbish(table: CleanTable, bad: int, limit: float) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in table.quarantined.items())
     if table.kept == 0:
-        raise ContractError(f"no valid row among {table.read}: {reasons}; see {table.uri}")
+        raise ContractError(
+            f"no valid row among {table.read}: {reasons}; they lie in "
+            f"{table.uri}/quarantine.parquet. Mend the log, or map its columns with "
+            "--set columns.NAME=..."
+        )
     if bad > limit * table.read:
         raise ContractError(
             f"{bad} of {table.read} rows are bad ({reasons}), more than the recipe's "

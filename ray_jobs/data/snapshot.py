@@ -2,6 +2,7 @@
 
 The digest is that of the rows as a multiset, so order, file boundaries and
 delivery times do not matter; a log without times keeps its order as its time.
+What was said once is not written again: a snapshot never changes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import polars as pl
 
-from ray_jobs import store
+from ray_jobs import manifest, store
 from ray_jobs.data.raw import Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
 from ray_jobs.privacy import Key, buckets
 
 log = logging.getLogger(__name__)
+
+SAME_TIME = 0.9  # share of rows; with more at one moment, the times tell nothing
 
 QUARANTINE = pl.Schema(
     {"file": pl.String, "line": pl.Int64, "reason": pl.String, "sealed": pl.Binary}
@@ -49,7 +51,12 @@ class Snapshot:
 
 
 def ingest(
-    sources: Sequence[Source], read: Callable[[Source], Raw], *, group: str, key: Key, store_uri: str
+    sources: Sequence[Source],
+    read: Callable[[Source], Raw],
+    *,
+    group: str,
+    key: Key,
+    store_uri: str,
 ) -> Snapshot:
     """Read a delivery into a snapshot; raises ContractError where a file keeps no contract."""
     raws = [read(source) for source in sources]
@@ -57,30 +64,63 @@ def ingest(
         raw.rows.with_columns(pl.lit(source.split, pl.String).alias("split"))
         for source, raw in zip(sources, raws, strict=True)
     ]
-    rows = pl.concat(labelled).with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("position"))
+    rows = pl.concat(labelled).with_columns(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("position")
+    )
     rows = rows.with_columns(buckets(rows[group]).alias("bucket"), key.pseudonyms(rows[group]))
     malformed = pl.concat([raw.malformed for raw in raws])
-    timed = "time" in rows.columns and rows["time"].n_unique() > 1
+    snapshot = _described(rows, malformed, sources, key=key, store_uri=store_uri)
+    log.info(
+        "ingest: %d rows from %d files, %d malformed; snapshot %s",
+        snapshot.read, len(sources), len(malformed), snapshot.digest[:12],
+    )  # fmt: skip
+    if rows.is_empty():
+        raise ContractError(
+            f"no row could be read from {', '.join(snapshot.files)}: {snapshot.malformed}; "
+            "a row has as many fields as the header has names"
+        )
+    return _kept(snapshot, rows, malformed, key)
+
+
+def _described(
+    rows: pl.DataFrame,
+    malformed: pl.DataFrame,
+    sources: Sequence[Source],
+    *,
+    key: Key,
+    store_uri: str,
+) -> Snapshot:
+    timed = tells_time(rows)
     digest = rows_digest(rows, ordered=not timed)
-    reasons = dict(malformed["reason"].value_counts().iter_rows())
-    snapshot = Snapshot(
-        uri=store.join(store_uri, "snapshots", digest[:16]),
+    # Malformed lines are part of the delivery, though not of what is learnt from it.
+    faults = sorted(key.pseudonym(raw) for raw in malformed["raw"])
+    return Snapshot(
+        uri=store.join(store_uri, "snapshots", manifest.digest([digest, faults])[:16]),
         digest=digest,
         read=len(rows) + len(malformed),
-        malformed=reasons,
+        malformed=dict(sorted(malformed["reason"].value_counts().iter_rows())),
         timed=timed,
         files=[source.name for source in sources],
     )
+
+
+def _kept(snapshot: Snapshot, rows: pl.DataFrame, malformed: pl.DataFrame, key: Key) -> Snapshot:
+    """Write a snapshot, or give back the one of the same content that is there."""
+    uri = store.join(snapshot.uri, "manifest.json")
+    if store.exists(uri):
+        return Snapshot(**store.read_json(uri))
     write_parquet(snapshot.rows, rows)
     write_parquet(snapshot.quarantine, sealed(malformed, key))
-    store.write_json(store.join(snapshot.uri, "manifest.json"), asdict(snapshot))
-    log.info(
-        "ingest: %d rows from %d files, %d malformed; snapshot %s",
-        snapshot.read, len(sources), len(malformed), digest[:12],
-    )  # fmt: skip
-    if rows.is_empty():
-        raise ContractError(f"no row could be read from {', '.join(snapshot.files)}")
+    store.write_json(uri, asdict(snapshot))
     return snapshot
+
+
+def tells_time(rows: pl.DataFrame) -> bool:
+    """Whether rows carry times that tell them apart; a slip among constants does not."""
+    if "time" not in rows.columns:
+        return False
+    counts = rows["time"].drop_nulls().value_counts()["count"].to_list()
+    return len(counts) > 1 and max(counts) <= SAME_TIME * sum(counts)
 
 
 def rows_digest(rows: pl.DataFrame, *, ordered: bool) -> str:
@@ -96,7 +136,7 @@ def rows_digest(rows: pl.DataFrame, *, ordered: bool) -> str:
 def sealed(bad: pl.DataFrame, key: Key) -> pl.DataFrame:
     """Quarantine rows with their raw text encrypted."""
     secrets = pl.Series("sealed", [key.seal(text or "") for text in bad["raw"]], dtype=pl.Binary)
-    return bad.select("file", "line", "reason").with_columns(secrets).cast(dict(QUARANTINE))
+    return bad.select("file", "line", "reason").with_columns(secrets).cast(QUARANTINE)
 
 
 def write_parquet(uri: str, frame: pl.DataFrame) -> None:
@@ -111,8 +151,3 @@ def read_parquet(uri: str) -> pl.DataFrame:
     if store.is_local(uri) and store.local_path(uri).is_file():
         return pl.read_parquet(store.local_path(uri))
     return pl.read_parquet(io.BytesIO(store.read_bytes(uri)))
-
-
-def as_snapshot(values: dict[str, Any]) -> Snapshot:
-    """A snapshot out of a manifest."""
-    return Snapshot(**values)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import fsspec
 
 from ray_jobs.errors import ContractError, UsageError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson", ".json")
-COMPRESSED = (".gz",)
-SPLIT_NAME = re.compile(r"(?:^|[_\-.])(train|valid|validation|dev|test)(\d*)(?=[_\-.]|$)")
+COMPRESSED = ".gz"
+SPLIT_NAME = re.compile(r"(?:^|[_\-.])(train|validation|valid|dev|test)(\d*)(?=[_\-.]|$)")
 SPLITS = {"valid": "validation", "dev": "validation"}
 
 
@@ -34,9 +36,12 @@ class Source:
         return self.url.rsplit("/", 1)[-1]
 
     def read(self) -> bytes:
-        """The whole content, decompressed."""
-        with fsspec.open(self.url, "rb", compression="infer") as file:
-            data: bytes = file.read()
+        """The whole content, decompressed; raises ContractError where it cannot be had."""
+        try:
+            with fsspec.open(self.url, "rb", compression="infer") as file:
+                data: bytes = file.read()
+        except (OSError, EOFError, zlib.error) as error:
+            raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
         return data
 
     def digest(self) -> str:
@@ -46,56 +51,77 @@ class Source:
 
 
 def find(data: str) -> list[Source]:
-    """The data files that a path, glob or URL names, by name.
+    """The data files that a path, glob or URL names, by name; in folders, `.json` is no data.
 
     Raises UsageError when there are none, ContractError for several folds at once.
     """
-    fs, path = fsspec.core.url_to_fs(data)
+    fs, path = _file_system(data)
     if not any(c in path for c in "*?[") and not fs.exists(path):
         raise UsageError(f"--data {data}: nothing there; expected a file, a folder or a glob")
-    pattern = f"{path.rstrip('/')}/**" if fs.isdir(path) else path
-    names = [name for name in sorted(fs.glob(pattern)) if fs.isfile(name)]
-    sources = [s for name in names if (s := _source(fs.unstrip_protocol(name))) is not None]
-    if fs.isdir(path):
+    folder = bool(fs.isdir(path))
+    names = [
+        n for n in sorted(fs.glob(f"{path.rstrip('/')}/**" if folder else path)) if fs.isfile(n)
+    ]
+    sources = [s for n in names if (s := _source(fs.unstrip_protocol(n))) is not None]
+    if folder:
         sources = [s for s in sources if s.kind != ".json"]
     if not sources:
         raise UsageError(
             f"--data {data}: no data file among {len(names)} files; "
-            f"expected {', '.join(SUFFIXES)}, plain or .gz"
+            f"expected {', '.join(SUFFIXES)}, plain or {COMPRESSED}"
         )
-    return _one_fold(data, _honoured(sources))
+    _refuse_folds(data, sources)
+    return _delivered(data, sources)
+
+
+def _file_system(data: str) -> tuple[Any, str]:
+    if not data:
+        raise UsageError("no data named; give --data PATH: a file, a folder, a glob or a URL")
+    try:
+        fs, path = fsspec.core.url_to_fs(data)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"--data {data}: {error}") from error
+    return fs, path
 
 
 def _source(url: str) -> Source | None:
-    stem = url
-    for suffix in COMPRESSED:
-        stem = stem.removesuffix(suffix)
-    kind = next((s for s in SUFFIXES if stem.lower().endswith(s)), None)
+    stem = url.rsplit("/", 1)[-1].lower().removesuffix(COMPRESSED)
+    kind = next((s for s in SUFFIXES if stem.endswith(s)), None)
     if kind is None:
         return None
-    match = SPLIT_NAME.search(stem.rsplit("/", 1)[-1].lower()[: -len(kind)])
+    match = SPLIT_NAME.search(stem.removesuffix(kind))
     return Source(url, kind, SPLITS.get(match[1], match[1]) if match else None)
 
 
-def _honoured(sources: Sequence[Source]) -> list[Source]:
-    """Keep the names' splits only when there is something to train on and to test on."""
-    if {"train", "test"} <= {s.split for s in sources}:
-        return list(sources)
-    return [Source(s.url, s.kind, None) for s in sources]
-
-
-def _one_fold(data: str, sources: list[Source]) -> list[Source]:
+def _refuse_folds(data: str, sources: Sequence[Source]) -> None:
     folds = {m[2] for s in sources if (m := SPLIT_NAME.search(s.name.lower())) and m[2]}
     if len(folds) > 1:
         fold = min(folds)
+        suffix = sources[0].name[sources[0].name.index(".") :]
+        folder = sources[0].url.rsplit("/", 1)[0].removeprefix("file://")
         raise ContractError(
             f"--data {data}: the files are folds {', '.join(sorted(folds))} of one data set, in "
-            f"which a learner stands several times; choose one: --data '{data.rstrip('/')}/*{fold}.csv.gz'"
+            f"which a learner stands several times; choose one: --data '{folder}/*{fold}{suffix}'"
         )
+
+
+def _delivered(data: str, sources: list[Source]) -> list[Source]:
+    """Keep the names' splits where there is something to train on and to test on.
+
+    Raises ContractError where files of several sets, or of no split, lie among them.
+    """
+    if not {"train", "test"} <= {s.split for s in sources}:
+        return [replace(s, split=None) for s in sources]
     stems = {SPLIT_NAME.sub("", s.name.lower()) for s in sources if s.split}
     if len(stems) > 1:
         raise ContractError(
             f"--data {data}: several data sets with splits of their own lie here "
             f"({', '.join(sorted(stems))}); name one with a glob"
+        )
+    others = [s.name for s in sources if s.split is None]
+    if others:
+        raise ContractError(
+            f"--data {data}: beside train and test lie {', '.join(others)}, of neither; name the "
+            "data files with a glob, or give every file a name without train and test"
         )
     return sources

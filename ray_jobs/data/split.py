@@ -106,7 +106,10 @@ def _refuse_straddlers(table: pl.DataFrame, group: str) -> None:
 
 def _cut(table: pl.DataFrame, how: Split, *, timed: bool) -> tuple[float | None, pl.DataFrame]:
     """Hold training groups to the past of the cut, and score test groups in its future."""
-    if how.until >= 1 or not timed:
+    if how.until >= 1:
+        return None, table
+    if not timed:
+        log.warning("split: the log has no times, so until=%s cuts nothing", how.until)
         return None, table
     cut = float(table["time"].quantile(how.until) or 0.0)
     past = pl.col("time") <= cut

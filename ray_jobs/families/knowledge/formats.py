@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from ray_jobs.data import raw as raw_files
-from ray_jobs.data.raw import MALFORMED, Raw
+from ray_jobs.data.raw import Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
 from ray_jobs.recipe import Columns
@@ -30,29 +30,34 @@ RAW = ("learner", "item", "skills", "correct", "time")
 
 def read(source: Source, columns: Columns) -> Raw:
     """Rows of a log with the columns `RAW` as text; raises ContractError when it is none."""
-    if source.kind in (".csv", ".txt", ".tsv"):
-        lines = source.read().decode("utf-8", "replace").split("\n")
-        lines = [line.rstrip("\r") for line in lines]
-        if _is_line_form(lines):
-            return _line_form(source, lines)
-    table = raw_files.read(source)
+    data = source.read()
+    raw = _line_form(source, data) if _is_line_form(source, data) else _table(source, data, columns)
+    # An empty learner is none: it must not get a pseudonym.
+    rows = raw.rows.with_columns(pl.col(RAW).str.strip_chars().replace("", None))
+    return Raw(rows.select(*RAW, "file", "line"), raw.malformed)
+
+
+def _table(source: Source, data: bytes, columns: Columns) -> Raw:
+    table = raw_files.read(source, data, list_separator=columns.skill_separator)
     names = _mapping(table.rows.columns, columns, source)
-    renamed = raw_files.rename(table, names, source)
+    renamed = raw_files.rename(table, names)
     missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
     rows = renamed.rows.with_columns(missing)
     if "item" not in names:  # a log of skills alone: practising the skill is the item
         rows = rows.with_columns(pl.col("skills").alias("item"))
-    return Raw(rows.select(*RAW, "file", "line"), renamed.malformed)
+    return Raw(rows, renamed.malformed)
 
 
 def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str, str]:
-    lower = {name.strip().lower(): name for name in reversed(have) if name not in ("file", "line")}
+    have = [name for name in have if name not in {"file", "line"}]
+    lower = {name.lower(): name for name in reversed(have)}
     found: dict[str, str] = {}
     for name, usual in NAMES.items():
         asked = getattr(columns, name)
         if asked and asked not in have:
             raise ContractError(
-                f"{source.url}: no column {asked!r} (columns.{name}); there are {', '.join(lower)}"
+                f"{source.url}: no column {asked!r} (columns.{name}); there are {', '.join(have)}. "
+                f"Name one with --set columns.{name}=NAME"
             )
         match = asked or next((lower[u] for u in usual if u in lower), None)
         if match:
@@ -62,7 +67,7 @@ def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str,
         lacking.append("item")
     if lacking:
         raise ContractError(
-            f"{source.url}: no column for {', '.join(lacking)} among {', '.join(lower)}; "
+            f"{source.url}: no column for {', '.join(lacking)} among {', '.join(have)}; "
             f"name it with --set columns.{lacking[0]}=NAME (usual: {', '.join(NAMES[lacking[0]])})"
         )
     return found
@@ -72,18 +77,20 @@ def _tokens(line: str) -> list[str]:
     return [t.strip() for t in line.strip().rstrip(",").split(",")]
 
 
-def _is_line_form(lines: Sequence[str]) -> bool:
+def _is_line_form(source: Source, data: bytes) -> bool:
     """Three lines of integers, of which the first is one or two numbers, start a line form."""
+    if source.kind not in {".csv", ".txt", ".tsv"}:
+        return False
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 3)[:3]
     if len(lines) < 3:
         return False
-    heads = [_tokens(line) for line in lines[:3]]
+    heads = [_tokens(line.decode("utf-8", "replace")) for line in lines]
     numeric = all(t.isdigit() for tokens in heads for t in tokens)
     return numeric and len(heads[0]) <= 2 and len(heads[1]) == len(heads[2])
 
 
-def _line_form(source: Source, lines: list[str]) -> Raw:
-    while lines and not lines[-1].strip():
-        lines.pop()
+def _line_form(source: Source, data: bytes) -> Raw:
+    lines = raw_files.decoded(source, data).rstrip().split("\n")
     period = max((3, 4), key=lambda p: _agreement(lines, p))
     rows: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
@@ -98,8 +105,7 @@ def _line_form(source: Source, lines: list[str]) -> Raw:
         raise ContractError(f"{source.url}: no group of {period} lines holds answers")
     kinds = {**dict.fromkeys(RAW, pl.String), "line": pl.Int64}
     frame = pl.DataFrame(rows, schema=kinds).with_columns(pl.lit(source.name).alias("file"))
-    malformed = pl.DataFrame([{"file": source.name, **b} for b in bad], schema=MALFORMED)
-    return Raw(frame.select(*RAW, "file", "line"), malformed)
+    return Raw(frame, raw_files.malformed(source, bad))
 
 
 def _consistent(group: Sequence[str], period: int) -> bool:

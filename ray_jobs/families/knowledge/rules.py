@@ -16,6 +16,10 @@ LATEST = 4_102_444_800.0  # 2100-01-01: a later second is milliseconds or a slip
 TRUTHS = {"true": 1.0, "correct": 1.0, "false": 0.0, "incorrect": 0.0, "wrong": 0.0}
 TEXTS = ("learner", "item", "skills", "correct", "time")
 KEY = ("learner", "item", "time")  # one answer, in a log with times
+MINUTES = "%Y-%m-%dT%H:%M"
+ZONED = (f"{MINUTES}:%S%.f%#z", f"{MINUTES}%#z")
+NAIVE = (f"{MINUTES}:%S%.f", MINUTES)
+DAY = "%Y-%m-%d"
 
 
 def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
@@ -46,20 +50,17 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
 
 
 def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
-    text = [pl.col(c).str.strip_chars().replace("", None) for c in TEXTS if c != "learner"]
-    rows = rows.with_columns(text)
     number = pl.col("correct").cast(pl.Float32, strict=False)
     word = (
         pl.col("correct")
         .str.to_lowercase()
         .replace_strict(TRUTHS, default=None, return_dtype=pl.Float32)
     )
-    moment = pl.col("time").str.to_datetime(strict=False, time_zone="UTC", ambiguous="null")
-    seconds = pl.col("time").cast(pl.Float64, strict=False)
-    skills = pl.col("skills").str.split(skill_separator).list.eval(pl.element().str.strip_chars())
+    tags = pl.col("skills").str.split(skill_separator).list.eval(pl.element().str.strip_chars())
+    skills = tags.list.eval(pl.element().filter(pl.element() != ""))
     return rows.with_columns(
         pl.coalesce(number, word).alias("credit"),
-        pl.coalesce(seconds, moment.dt.epoch("us") / 1e6).alias("seconds"),
+        _seconds(pl.col("time")).alias("seconds"),
         skills.list.unique().list.sort().fill_null([]).alias("set"),
     ).select(
         "file", "line", "learner", "item", "bucket", "position", "split",
@@ -69,6 +70,16 @@ def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
         pl.col("seconds").alias("time"),
         pl.col("set").alias("skills"),
     )  # fmt: skip
+
+
+def _seconds(time: pl.Expr) -> pl.Expr:
+    """Unix seconds of a number of them, or of ISO 8601; without a zone that is UTC."""
+    iso = time.str.replace(" ", "T", literal=True)
+    zoned = [iso.str.to_datetime(f, strict=False, time_unit="us", time_zone="UTC") for f in ZONED]
+    naive = [iso.str.to_datetime(f, strict=False, time_unit="us") for f in NAIVE]
+    day = iso.str.to_date(DAY, strict=False).cast(pl.Datetime("us"))
+    moments = [moment.dt.epoch("us") / 1e6 for moment in (*zoned, *naive, day)]
+    return pl.coalesce(time.cast(pl.Float64, strict=False), *moments)
 
 
 def _rules(timed: bool) -> dict[str, pl.Expr]:
@@ -87,28 +98,34 @@ def _rules(timed: bool) -> dict[str, pl.Expr]:
 
 
 def _merged(rows: pl.DataFrame, timed: bool) -> pl.DataFrame:
-    """One row per answer: rows that differ in nothing but their skill are one."""
-    if timed:
-        same = [*KEY, "correct"]
-    else:
-        # Without times, one answer's rows follow each other. When a skill comes
-        # round again within such a run, it is the next answer to the same item.
+    """One row per answer: rows that differ in nothing but their skill are one.
+
+    Without times, a row is of the answer before it when it follows with the
+    same item and outcome under another skill; the same skill again is a new try.
+    """
+    same = [*KEY, "correct"]
+    if not timed:
         rows = rows.sort("learner", "position")
         new = pl.any_horizontal(
             pl.col(c).ne_missing(pl.col(c).shift()) for c in ("learner", "item", "correct")
         )
-        rows = rows.with_columns(new.cum_sum().alias("run"))
-        rows = rows.with_columns(pl.col("position").cum_count().over("run", "skills").alias("try"))
-        same = ["run", "try"]
+        again = pl.col("skills").eq_missing(pl.col("skills").shift())
+        rows = rows.with_columns((new | again).cum_sum().alias("answer"))
+        same = ["answer"]
     others = [pl.col(c).first() for c in rows.columns if c not in (*same, "skills")]
     skills = pl.col("skills").list.explode(keep_nulls=False, empty_as_null=False)
     return rows.group_by(same, maintain_order=True).agg(skills.unique().sort(), *others)
 
 
 def _table(answers: pl.DataFrame, timed: bool) -> pl.DataFrame:
-    time = pl.col("time") if timed else pl.lit(None, pl.Float64)
-    table = answers.with_columns(time.alias("time"), pl.lit(True).alias("scored"))
-    table = table.sort("learner", "time", "position")
+    """Ordered so that with times the order of delivery leaves no trace, nor do outcomes."""
+    if timed:
+        table = answers.sort("learner", "time", "item")
+        table = table.with_columns(pl.int_range(pl.len()).alias("position"))
+    else:
+        table = answers.with_columns(pl.lit(None, pl.Float64).alias("time"))
+        table = table.sort("learner", "position")
+    table = table.with_columns(pl.lit(True).alias("scored"))
     return table.select(pl.col(name).cast(kind) for name, kind in CLEAN.items())
 
 
