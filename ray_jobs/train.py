@@ -1,7 +1,7 @@
-"""`python -m ray_jobs.train JOB_URI`: train what a job record says, on the Ray at hand.
+"""`python -m ray_jobs.train JOB_URI [RAY_ADDRESS]`: train what a job record says.
 
-The entry of a submitted Ray job and of a terminal alike. RAY_ADDRESS names the
-cluster (Ray sets it inside a job); unset, a Ray of its own is started.
+The entry of a submitted Ray job and of a terminal alike. Without an address
+RAY_ADDRESS names the cluster; where that is unset too, a Ray of its own starts.
 Exit status 0 when the artifact is there, or 1 with one clear message.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from ray_jobs.errors import LyceumError, UsageError
 from ray_jobs.training import events
-from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
+from ray_jobs.training.local import agent_on_any_port
 
 logger = logging.getLogger(__name__)
 
@@ -25,28 +25,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if len(given) != 1:
-            raise UsageError("usage: python -m ray_jobs.train JOB_URI")
-        _train(TrainJob.load(given[0]))
+        if len(given) not in (1, 2):
+            raise UsageError("usage: python -m ray_jobs.train JOB_URI [RAY_ADDRESS]")
+        address = given[1] if len(given) == 2 else os.environ.get("RAY_ADDRESS")
+        _train(TrainJob.load(given[0]), address or "local")
     except LyceumError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who called
         return error.exit_code
     return 0
 
 
-def _train(job: TrainJob) -> None:
+def _train(job: TrainJob, address: str) -> None:
     """Train, and leave word in the events when it fails, whatever the reason."""
     import ray
 
     from ray_jobs.training import driver
 
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS") or "local", log_to_driver=True)
+        with agent_on_any_port():
+            ray.init(address=address)
         driver.train(job)
     except Exception as error:
-        detail = {"error": str(error) or type(error).__name__}
-        attempt = max(1, events.next_attempt(job.events) - 1)
-        events.append(job.events, Event("failed", attempt, detail=detail))
+        events.append(job.events, events.failed(job.events, error))
         raise
     finally:
         ray.shutdown()

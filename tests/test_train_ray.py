@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,11 +23,13 @@ from ray_jobs.recipe import Budget, Resources
 from ray_jobs.training import events
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
+from ray_jobs.training.local import agent_on_any_port
 from ray_jobs.training.submit import submit, wait
 
 pytestmark = pytest.mark.ray
 
 LSTM = {"name": "lstm", "width": 16, "neighbours": 8, "dropout": 0.2}
+USUAL_AGENT_PORT = 52365  # another Ray on this machine may hold it
 EPOCHS = 25  # of a tenth of a second each: time to be killed in the middle
 
 
@@ -39,17 +40,17 @@ def dashboard() -> Iterator[str]:
 
     # A short path: sockets live below it, and their names may not be long.
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        context: Any = ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=True,
-            _temp_dir=folder,
-            log_to_driver=False,
-        )
-        os.environ["RAY_TEST_ADDRESS"] = context.address_info["gcs_address"]
+        with agent_on_any_port():
+            context: Any = ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=True,
+                log_to_driver=False,
+                _temp_dir=folder,
+            )
+        assert context.address_info["dashboard_agent_listen_port"] != USUAL_AGENT_PORT
         yield context.dashboard_url
         ray.shutdown()
-        del os.environ["RAY_TEST_ADDRESS"]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,17 @@ def test_a_submitted_job_trains_and_tells_every_epoch_once(
     assert not Path(asked.checkpoints).exists(), "checkpoints outlive their run"
 
 
+def test_a_job_joins_the_ray_it_was_submitted_to_and_no_other(
+    dashboard: str, undisturbed: tuple[TrainJob, str, list[Event]]
+) -> None:
+    import ray
+    from ray.job_submission import JobSubmissionClient
+
+    submission_id = f"train-{undisturbed[0].name}-1"
+    command = JobSubmissionClient(f"http://{dashboard}").get_job_info(submission_id).entrypoint
+    assert command.endswith(f" {ray.get_runtime_context().gcs_address}")
+
+
 def test_a_job_that_is_done_is_not_trained_again(
     dashboard: str, undisturbed: tuple[TrainJob, str, list[Event]]
 ) -> None:
@@ -137,6 +149,7 @@ def test_a_job_that_is_done_is_not_trained_again(
     told: list[Event] = []
     assert wait(asked, submit(asked, dashboard), dashboard, told.append) == digest
     assert told[-1].detail["reused"] is True
+    assert told[-1].step == EPOCHS
     assert len([e for e in told if e.kind == "started"]) == 1
 
 
@@ -159,10 +172,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 
 
 def start(uri: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "RAY_ADDRESS": os.environ["RAY_TEST_ADDRESS"]}
-    command = [sys.executable, "-m", "ray_jobs.train", uri]
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "ray_jobs.train", uri, address],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ray_jobs.errors import TrainingError
+from ray_jobs.errors import StoreError, TrainingError
 from ray_jobs.families import Family
 from ray_jobs.recipe import Budget, Resources
 from ray_jobs.training import checkpoint, events
@@ -128,13 +128,13 @@ def interrupted(of: Lesson, team: Team, folder: Path, after: int) -> dict[str, T
         pass
 
     def save_and_die(state: State, _: dict[str, float]) -> None:
-        checkpoint.save(folder, state)
+        checkpoint.save(str(folder), state)
         if state.epoch == after:
             raise LostError
 
     with pytest.raises(LostError):
         run(fresh(of, team), of, team, save_and_die)
-    restored = checkpoint.load(folder, fresh(of, team), team.device)
+    restored = checkpoint.restore(str(folder), fresh(of, team), team.device)
     return run(restored, of, team, ignore).module.state_dict()
 
 
@@ -379,6 +379,29 @@ def be_a_worker(folder: Path) -> None:
 
 def digest(weights: dict[str, Tensor]) -> list[str]:
     return [tensor.numpy().tobytes().hex() for tensor in weights.values()]
+
+
+def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = lesson(20, epochs=1)
+    state = run(fresh(of, Team()), of, Team(), ignore)
+    checkpoint.save(str(tmp_path), state)
+
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    state.epoch = 2
+    with pytest.raises(StoreError, match="no space"):
+        checkpoint.save(str(tmp_path), state)
+    assert checkpoint.restore(str(tmp_path), fresh(of, Team()), Team().device).epoch == 1
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.FILE).write_bytes(b"not a checkpoint")
+    with pytest.raises(StoreError, match=r"state\.pt is damaged, .*remove it"):
+        checkpoint.restore(str(tmp_path), fresh(lesson(20), Team()), Team().device)
 
 
 # --- events

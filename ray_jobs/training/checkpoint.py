@@ -1,36 +1,51 @@
-"""A training state on disk: plain tensors and numbers, loaded without unpickling code.
+"""A training state on the store: one file, replaced whole after each epoch, loaded without pickle.
 
-It lives as long as its run. What outlives it is the artifact.
+Ray's own checkpoint list is not written atomically: a run killed in that
+moment could never be resumed. This file is there whole, or as it was before.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+from pickle import UnpicklingError
 
 import torch
 
+from ray_jobs import store
+from ray_jobs.errors import StoreError
 from ray_jobs.training.loop import State
 
 FILE = "state.pt"
 NUMBERS = ("epoch", "best_epoch", "best_loss", "rows", "seconds")
 
 
-def save(folder: Path, state: State) -> None:
-    """Write a state into a folder."""
+def save(folder: str, state: State) -> None:
+    """Put a state into a folder of the store, in place of the one before."""
     values = {name: getattr(state, name) for name in NUMBERS}
     tensors = {
         "module": state.module.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "best": state.best,
     }
-    torch.save({**values, **tensors}, folder / FILE)
+    buffer = io.BytesIO()
+    torch.save({**values, **tensors}, buffer)
+    store.write_bytes(store.join(folder, FILE), buffer.getvalue())
 
 
-def load(folder: Path, state: State, device: torch.device) -> State:
-    """Bring a fresh state to where a saved one stood, bit by bit."""
-    values = torch.load(folder / FILE, map_location=device, weights_only=True)
-    state.module.load_state_dict(values["module"])
-    state.optimizer.load_state_dict(values["optimizer"])
+def restore(folder: str, state: State, device: torch.device) -> State:
+    """Bring a fresh state, bit by bit, to where the saved one stood; as it is where none was."""
+    uri = store.join(folder, FILE)
+    if not store.exists(uri):
+        return state
+    try:
+        data = io.BytesIO(store.read_bytes(uri))
+        values = torch.load(data, map_location=device, weights_only=True)
+        state.module.load_state_dict(values["module"])
+        state.optimizer.load_state_dict(values["optimizer"])
+    except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        raise StoreError(
+            f"{uri} is damaged, or of another network; remove it to train from the start"
+        ) from error
     state.best = values["best"]
     for name in NUMBERS:
         setattr(state, name, values[name])

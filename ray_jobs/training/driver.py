@@ -1,8 +1,8 @@
 """From a job record to an artifact, on the Ray at hand.
 
 Networks train in Train V2, a closed form is fitted in one Ray task.
-The same name and storage restore the last checkpoint, so a driver that was
-killed is simply started again. A job whose artifact is there is done.
+A run that was killed goes on from its last checkpoint when it is started
+again. A job whose artifact is there is done.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import fsspec
 
 from ray_jobs import artifact, store
+from ray_jobs.artifact import Artifact
 from ray_jobs.errors import ArtifactError, StoreError, TrainingError
 from ray_jobs.families import family
 from ray_jobs.recipe import spec_from
 from ray_jobs.training import events
-from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.splits import check_splits
 
@@ -45,12 +45,12 @@ def train(job: TrainJob) -> str:
     import ray
 
     _must_be_absolute(job)
-    known = finished_digest(job)
+    known = finished_artifact(job)
     if known is not None:
         logger.info("%s is there already; nothing to train", job.artifact)
-        detail = {"digest": known, "reused": True}
-        events.append(job.events, Event("finished", _last_attempt(job), detail=detail))
-        return known
+        done = events.finished(job.events, known.digest, known.about, reused=True)
+        events.append(job.events, done)
+        return known.digest
     check_splits(job)
     spec = spec_from(job.spec, family(job.family).specs)
     closed_form = hasattr(spec, "fit")
@@ -65,13 +65,13 @@ def train(job: TrainJob) -> str:
     return digest
 
 
-def finished_digest(job: TrainJob) -> str | None:
-    """Digest of the job's artifact where it is there and whole."""
+def finished_artifact(job: TrainJob) -> Artifact | None:
+    """The job's artifact where it is there and whole."""
     if not store.exists(store.join(job.artifact, artifact.MANIFEST)):
         return None
     with tempfile.TemporaryDirectory(prefix="artifact-") as name:
         try:
-            return artifact.read(store.fetch(job.artifact, Path(name))).digest
+            return artifact.read(store.fetch(job.artifact, Path(name)))
         except (ArtifactError, StoreError) as error:
             logger.warning("training again: %s", error)
             return None
@@ -161,7 +161,6 @@ def _run_config(job: TrainJob) -> Any:
         name=job.name,
         storage_path=path,
         storage_filesystem=filesystem,
-        checkpoint_config=v2.CheckpointConfig(num_to_keep=2),
         failure_config=v2.FailureConfig(
             max_failures=MAX_FAILURES, controller_failure_limit=MAX_START_FAILURES
         ),
@@ -169,7 +168,7 @@ def _run_config(job: TrainJob) -> Any:
 
 
 def _storage(uri: str) -> tuple[str, Any]:
-    """Where Ray keeps checkpoints: through fsspec, as everything on the store."""
+    """Where Ray keeps what it notes of a run: through fsspec, as everything on the store."""
     if store.is_local(uri):
         return str(store.local_path(uri).absolute()), None
     from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -189,7 +188,3 @@ def _cause(error: BaseException) -> str:
     inner = getattr(error, "cause", None) or error
     lines = str(inner).strip().splitlines() or [type(inner).__name__]
     return lines[-1]
-
-
-def _last_attempt(job: TrainJob) -> int:
-    return max(1, events.next_attempt(job.events) - 1)

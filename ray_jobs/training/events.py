@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,9 +76,36 @@ def by_step(events: Iterable[Event]) -> dict[int, Event]:
     return {event.step: event for event in events if event.kind == "epoch"}
 
 
+def finished(uri: str, digest: str, about: Mapping[str, Any], **detail: Any) -> Event:
+    """The last event of a job: its artifact's digest and how it came about."""
+    return Event(
+        kind="finished",
+        attempt=last_attempt(uri),
+        step=about["epochs"],
+        metrics={"rows_per_s": about["rows_per_s"]},
+        detail={
+            "digest": digest,
+            "best_epoch": about["best_epoch"],
+            "workers": about["workers"],
+            **detail,
+        },
+    )
+
+
+def failed(uri: str, error: BaseException) -> Event:
+    """The last event of an attempt that ended without a model."""
+    reason = str(error) or type(error).__name__
+    return Event("failed", last_attempt(uri), detail={"error": reason})
+
+
 def next_attempt(uri: str) -> int:
     """The number of the attempt that starts now."""
     return max((event.attempt for event in read(uri)), default=0) + 1
+
+
+def last_attempt(uri: str) -> int:
+    """The number of the attempt that started last; 1 where none got that far."""
+    return max(1, next_attempt(uri) - 1)
 
 
 class Follower:

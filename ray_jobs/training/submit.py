@@ -7,6 +7,7 @@ address. The status of the job is the truth, its events are the story.
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -46,14 +47,14 @@ def submit(job: TrainJob, address: str) -> str:
             return running[0]
         try:
             return client.submit_job(
-                entrypoint=f"{sys.executable} -m ray_jobs.train {uri}",
+                entrypoint=_entrypoint(uri),
                 submission_id=submission_id,
                 entrypoint_num_cpus=0,
             )
-        except RuntimeError:
+        except RuntimeError as error:
             # Somebody else may have submitted the same job a moment before us.
             if submission_id not in _attempts(client, job):
-                raise
+                raise TrainingError(f"Ray at {address} took no job: {error}") from error
 
 
 def wait(
@@ -137,6 +138,18 @@ def _client(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(url)
     except (ConnectionError, RuntimeError) as error:
         raise TrainingError(f"no Ray dashboard answers at {url}: {error}") from error
+
+
+def _entrypoint(uri: str) -> str:
+    """The command of the Ray job; it names the Ray that this process has joined, if any.
+
+    What Ray itself puts into a job's RAY_ADDRESS is found by looking through
+    the machine's processes, and is another's where two run.
+    """
+    import ray
+
+    joined = ray.get_runtime_context().gcs_address if ray.is_initialized() else ""
+    return shlex.join([sys.executable, "-m", "ray_jobs.train", uri, *filter(None, [joined])])
 
 
 def _prefix(job: TrainJob) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from ray_jobs.errors import StoreError
+
 CPU = torch.device("cpu")
 
 
@@ -47,6 +49,16 @@ class Team:
             return
         for tensor in tensors:
             distributed.broadcast(tensor.detach(), src=0)
+
+    def check_equal(self, number: int, what: str) -> None:
+        """Raise StoreError when the workers do not see the same of what they share."""
+        first = torch.tensor([float(number)], device=self.device)
+        self.agree([first])
+        if int(first) != number:
+            raise StoreError(
+                f"worker {self.rank} sees another state of {what} than worker 0; "
+                "the store must be one place, shared by all nodes"
+            )
 
 
 def gradients(module: nn.Module) -> list[Tensor]:

@@ -20,7 +20,7 @@ from torch import nn
 from ray_jobs import artifact, store
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import checkpoint, events
-from ray_jobs.training.events import Event
+from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
 from ray_jobs.training.splits import Splits
@@ -77,9 +77,7 @@ def write_artifact(job: TrainJob, splits: Splits, module: nn.Module, about: dict
             about={**job.about, **about},
         )
         store.put_folder(folder, job.artifact)
-    attempt = events.next_attempt(job.events) - 1
-    detail = {"digest": digest, **about}
-    events.append(job.events, Event("finished", attempt, about["epochs"], detail=detail))
+    events.append(job.events, finished(job.events, digest, about))
     return digest
 
 
@@ -98,7 +96,9 @@ class _Worker:
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
         lesson = self.splits.lesson(self.job)
-        state = self._restored(State.of(self._module(), self.job.budget, self.team))
+        fresh = State.of(self._module(), self.job.budget, self.team)
+        state = checkpoint.restore(self.job.checkpoints, fresh, self.team.device)
+        self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
         self._say_started(lesson, state)
         run(state, lesson, self.team, self._report)
         return self._write(state) if self.team.leads else ""
@@ -113,13 +113,6 @@ class _Worker:
             module = spec.build(vocabulary)
         assert isinstance(module, nn.Module), f"{spec} gave {module}, which is no module"
         return module
-
-    def _restored(self, state: State) -> State:
-        saved = ray.train.get_checkpoint()
-        if saved is None:
-            return state
-        with saved.as_directory() as folder:
-            return checkpoint.load(Path(folder), state, self.team.device)
 
     def _say_started(self, lesson: Lesson, state: State) -> None:
         if not self.team.leads:
@@ -137,13 +130,10 @@ class _Worker:
 
     def _report(self, state: State, figures: dict[str, float]) -> None:
         """Say it, then save it: an epoch lost between the two is said again, not forgotten."""
-        if not self.team.leads:
-            ray.train.report(figures)
-            return
-        events.append(self.job.events, Event("epoch", self.attempt, state.epoch, figures))
-        with tempfile.TemporaryDirectory(prefix="checkpoint-") as name:
-            checkpoint.save(Path(name), state)
-            ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(name))
+        if self.team.leads:
+            events.append(self.job.events, Event("epoch", self.attempt, state.epoch, figures))
+            checkpoint.save(self.job.checkpoints, state)
+        ray.train.report(figures)
 
     def _write(self, state: State) -> str:
         state.module.load_state_dict(state.best)
