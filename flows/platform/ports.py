@@ -1,0 +1,111 @@
+"""The ports a platform listens on, chosen so that two platforms never share one.
+
+A port that a setting names is taken as it is or refused; one left at 0 is the
+usual port when that is free, and any free one otherwise.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from flows.platform.environment import LOOPBACK
+from ray_jobs.errors import PlatformError
+from ray_jobs.settings import Settings, variable
+
+# What the settings can name: the usual port and who wants it.
+USUAL = {
+    "http": (8000, "the services"),
+    "mlflow": (5000, "MLflow"),
+    "prefect": (4200, "Prefect"),
+    "ray": (6379, "Ray"),
+    "dashboard": (8265, "Ray's dashboard"),
+}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the servers of a platform listen."""
+
+    http: int
+    mlflow: int
+    prefect: int
+    ray: int
+    dashboard: int
+
+
+@dataclass(frozen=True)
+class InnerPorts:
+    """Ports of Ray's own that would collide between two platforms at their defaults."""
+
+    client: int
+    agent: int
+    fallback_proxy: int
+    haproxy_stats: int
+    haproxy_metrics: int
+
+
+def choose(settings: Settings, live: Mapping[str, int], before: Ports | None = None) -> Ports:
+    """A port for each server: that of a live one, else the one it had before, else a new one.
+
+    Raises PlatformError when a port named by a setting is taken.
+    """
+    had = asdict(before) if before is not None else {}
+    chosen = dict(live)
+    for name in USUAL:
+        if name not in chosen:
+            chosen[name] = _choose(settings, name, had.get(name, 0), set(chosen.values()))
+    return Ports(**chosen)
+
+
+def inner() -> InnerPorts:
+    """Five free ports, held together while they are drawn so that they differ."""
+    sockets = [socket.socket() for _ in range(5)]
+    try:
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return InnerPorts(*(each.getsockname()[1] for each in sockets))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def any_free(host: str) -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        # Connections that a stopped server left in TIME_WAIT do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def listens_on(settings: Settings, name: str) -> str:
+    """Ray never leaves the loopback address; the other servers listen where the setting says."""
+    return LOOPBACK if name in {"ray", "dashboard"} else settings.host
+
+
+def _choose(settings: Settings, name: str, had: int, taken: set[int]) -> int:
+    host, asked = listens_on(settings, name), int(getattr(settings, f"{name}_port"))
+    usual, who = USUAL[name]
+    if asked:
+        if asked in taken or not free(host, asked):
+            raise PlatformError(
+                f"port {asked} of {host} is taken, and {who} should listen there; stop what "
+                f"uses it, or set {variable(f'{name}_port')} to another port (0: any free one)"
+            )
+        return asked
+    for port in (had, usual):
+        if port and port not in taken and free(host, port):
+            return port
+    return any_free(host)
