@@ -57,8 +57,13 @@ class Network(nn.Module):
         self.net = nn.Sequential(nn.Linear(WIDTH, 16), nn.ReLU(), nn.Dropout(dropout))
         self.head = nn.Linear(16, 1)
         self.spare = nn.Parameter(torch.ones(3, 3))  # never used: must hinder nobody
+        self.register_buffer("seen", torch.zeros(()))  # as running statistics: each worker's own
+
+    seen: Tensor  # () rows
 
     def forward(self, batch: Batch) -> Tensor:
+        if self.training:
+            self.seen += batch.scored.sum()
         return self.head(self.net(batch.features)).squeeze(-1)  # type: ignore[no-any-return]
 
 
@@ -139,7 +144,8 @@ def interrupted(of: Lesson, team: Team, folder: Path, after: int) -> dict[str, T
 
 
 def largest_gap(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one if name != "seen")
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +251,26 @@ def test_a_toy_world_is_learnt_to_its_own_noise() -> None:
     assert state.best_loss < ceiling + 0.02
 
 
+def test_the_loop_follows_the_rate_from_warm_up_to_the_end() -> None:
+    rates: list[float] = []
+
+    def remember(state: State, figures: dict[str, float]) -> None:
+        (rate,) = {group["lr"] for group in state.optimizer.param_groups}
+        assert rate == figures["learning_rate"]
+        rates.append(rate)
+
+    of = lesson(60, epochs=4, warmup_epochs=1.0)
+    run(fresh(of, Team()), of, Team(), remember)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.1 * of.budget.learning_rate
+
+
+def test_gradients_are_clipped_to_their_norm() -> None:
+    still = lesson(60, clip_norm=1e-12, warmup_epochs=0.0)
+    before = fresh(still, Team()).module.state_dict()
+    assert largest_gap(trained(still, Team()), before) < 1e-3
+
+
 def test_the_best_epoch_is_kept_by_validation_loss() -> None:
     seen: list[tuple[float, dict[str, Tensor]]] = []
 
@@ -318,22 +344,23 @@ def test_two_workers_learn_what_one_learns_and_resume_exactly(tmp_path: Path) ->
     together = torch.load(tmp_path / "together.pt", weights_only=True)
     steps, alone = few_examples(Team())
     assert steps >= 20
-    assert largest_gap(together, alone) < 1e-5
+    assert largest_gap(together, alone.module.state_dict()) < 1e-5
     assert largest_gap(together, fresh(lesson(), Team()).module.state_dict()) > 0.01
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["resumed"] == told["undisturbed"]
     assert told["ranks_differ"] == 0
+    assert told["best_loss"] == pytest.approx(alone.best_loss, abs=1e-6)
 
 
-def few_examples(team: Team) -> tuple[int, dict[str, Tensor]]:
-    """Twenty steps and more without dropout, some of one example, so one worker has none."""
-    of = lesson(21, batch_cost=24, epochs=4)
+def few_examples(team: Team) -> tuple[int, State]:
+    """Twenty clipped steps and more without dropout, some of one example: one worker has none."""
+    of = lesson(21, batch_cost=24, epochs=4, clip_norm=0.05)
     costs = np.array([len(e.label) for e in of.train])
     batches = [
         epoch_batches(costs, batch_cost=24, seed=of.seed, epoch=e) for e in range(of.budget.epochs)
     ]
     assert any(len(batch) == 1 for epoch in batches for batch in epoch)
-    return sum(map(len, batches)), trained(of, team, dropout=0.0)
+    return sum(map(len, batches)), run(fresh(of, team, 0.0), of, team, ignore)
 
 
 def two_workers(folder: Path) -> None:
@@ -358,8 +385,9 @@ def two_workers(folder: Path) -> None:
 def be_a_worker(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
     team = Team(torch.distributed.get_rank(), 2)
-    _, weights = few_examples(team)
-    vector = nn.utils.parameters_to_vector(list(weights.values()))
+    _, state = few_examples(team)
+    undisturbed = trained(lesson(), team)
+    vector = torch.cat([tensor.flatten() for tensor in undisturbed.values()])
     others = vector.clone()
     team.agree([others])
     gap = (vector - others).abs().max()
@@ -367,12 +395,13 @@ def be_a_worker(folder: Path) -> None:
     mine = folder / str(team.rank)
     mine.mkdir()
     told = {
-        "undisturbed": digest(trained(lesson(), team)),
+        "undisturbed": digest(undisturbed),
         "resumed": digest(interrupted(lesson(), team, mine, after=2)),
         "ranks_differ": float(gap),
+        "best_loss": state.best_loss,
     }
     if team.leads:
-        torch.save(weights, folder / "together.pt")
+        torch.save(state.module.state_dict(), folder / "together.pt")
         (folder / "told.json").write_text(json.dumps(told))
     torch.distributed.destroy_process_group()
 
