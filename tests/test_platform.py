@@ -36,6 +36,7 @@ from flows.platform.environment import prepare, ray_token
 from flows.platform.processes import MARK, Process, marked, platform_mark
 from flows.platform.record import try_locked
 from flows.platform.starting import start_all
+from flows.schedule import schedule
 from ray_jobs.errors import PlatformError
 from ray_jobs.settings import Settings
 
@@ -255,6 +256,11 @@ def test_a_usual_port_that_is_taken_is_replaced(
     chosen = vars(port.choose(settings, {}))
     assert chosen["mlflow"] != taken_port
     assert len(set(chosen.values())) == len(chosen)
+
+
+def test_a_schedule_without_a_platform_says_how_to_start_one(settings: Settings) -> None:
+    with pytest.raises(PlatformError, match="lyceum up"):
+        schedule(settings, "smoke", "0 3 * * *")
 
 
 def test_servers_named_elsewhere_are_not_started_here(settings: Settings) -> None:
