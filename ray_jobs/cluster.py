@@ -6,14 +6,17 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_jobs.errors import PlatformError
 from ray_jobs.settings import Settings
+from ray_jobs.training.local import agent_on_any_port
 
 log = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
+USUAL_HTTP_PORT = 8000
 OBJECT_STORE = 256 * 2**20  # bytes: frames and weights travel through the store, not through Ray
 
 
@@ -34,7 +37,6 @@ def joined(settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[C
     it, and a free port for its services; a Ray that lasts has both already.
     """
     import ray
-    from ray import serve
 
     from ray_jobs.serving import deploy
 
@@ -42,12 +44,25 @@ def joined(settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[C
     assert lasting or (folder and port)
     try:
         dashboard = _init(settings, folder)
-        services = deploy.start(settings.host, settings.http_port if lasting else port)
-        yield Cluster(dashboard, services, lasting)
+        here = settings if lasting else replace(settings, http_port=port)
+        deploy.start(here.host, _http_port(here))
+        yield Cluster(dashboard, services_url(here), lasting)
     finally:
-        if not lasting and ray.is_initialized():
-            serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+
+
+def services_url(settings: Settings) -> str:
+    """Where services answer on a Ray that lasts, each below its name."""
+    return f"http://{reachable(settings.host)}:{_http_port(settings)}"
+
+
+def reachable(host: str) -> str:
+    """The address by which a server that listens on a host is reached from this machine."""
+    return LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104
+
+
+def _http_port(settings: Settings) -> int:
+    return settings.http_port or USUAL_HTTP_PORT
 
 
 def _init(settings: Settings, folder: str) -> str:
@@ -56,17 +71,19 @@ def _init(settings: Settings, folder: str) -> str:
 
     here: dict[str, Any] = {
         "address": "local",
+        "_node_ip_address": LOOPBACK,  # or the jobs of this Ray look for it elsewhere
         "num_cpus": settings.cpus or os.cpu_count(),
         "include_dashboard": True,
-        "dashboard_host": "127.0.0.1",
+        "dashboard_host": LOOPBACK,
         "object_store_memory": OBJECT_STORE,
         "_temp_dir": folder,
     }
     there = {"address": settings.ray_address}
     chosen = there if settings.ray_address else here
     try:
-        context = ray.init(**chosen, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
+        with agent_on_any_port():
+            context = ray.init(**chosen, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise PlatformError(
             f"no Ray answers at {settings.ray_address or 'this machine'}: {error}"
         ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -37,37 +37,67 @@ class Batcher:
         self.runner: asyncio.Task[None] | None = None
 
     async def outcomes(self, examples: Sequence[Any]) -> list[Any]:
-        """Predictions of each example, computed together with whoever waits as well."""
+        """Predictions of each example, computed together with whoever waits as well.
+
+        What is dearer than a batch goes in pieces, each at the end of the queue,
+        so that one huge request does not hold up the small ones.
+        """
+        outcomes: list[Any] = []
+        for piece, cost in self._pieces(examples):
+            outcomes += await self._enqueued(piece, cost)
+        return outcomes
+
+    async def _enqueued(self, examples: Sequence[Any], cost: int) -> list[Any]:
         done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        cost = sum(self.model.family.cost(e) for e in examples)
         self.queue.append(Waiting(examples, cost, done))
         if self.runner is None or self.runner.done():
             self.runner = asyncio.create_task(self._run())
         return await done
 
+    def _pieces(self, examples: Sequence[Any]) -> Iterator[tuple[Sequence[Any], int]]:
+        start, cost = 0, 0
+        for i, example in enumerate(examples):
+            more = self.model.family.cost(example)
+            if i > start and cost + more > self.batch_cost:
+                yield examples[start:i], cost
+                start, cost = i, 0
+            cost += more
+        if start < len(examples):
+            yield examples[start:], cost
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self.queue:
-            group = self._next()
+        while group := self._next():
             examples = [e for waiting in group for e in waiting.examples]
             try:
                 outcomes = await loop.run_in_executor(self.thread, predict, self.model, examples)
             except Exception as error:  # noqa: BLE001 - each caller gets it; the runner lives on
-                for waiting in group:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(error)
-                continue
-            start = 0
-            for waiting in group:
-                end = start + len(waiting.examples)
-                if not waiting.done.done():  # a client that left has cancelled it
-                    waiting.done.set_result(outcomes[start:end])
-                start = end
+                _fail(group, error)
+            else:
+                _tell(group, outcomes)
 
     def _next(self) -> list[Waiting]:
-        group = [self.queue.popleft()]
-        cost = group[0].cost
-        while self.queue and cost + self.queue[0].cost <= self.batch_cost:
-            cost += self.queue[0].cost
-            group.append(self.queue.popleft())
+        """Who goes together now; empty when nobody waits any more."""
+        group: list[Waiting] = []
+        cost = 0
+        while self.queue and (not group or cost + self.queue[0].cost <= self.batch_cost):
+            waiting = self.queue.popleft()
+            if not waiting.done.done():  # a client that left has cancelled it
+                group.append(waiting)
+                cost += waiting.cost
         return group
+
+
+def _tell(group: Sequence[Waiting], outcomes: Sequence[Any]) -> None:
+    start = 0
+    for waiting in group:
+        end = start + len(waiting.examples)
+        if not waiting.done.done():
+            waiting.done.set_result(list(outcomes[start:end]))
+        start = end
+
+
+def _fail(group: Sequence[Waiting], error: Exception) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)

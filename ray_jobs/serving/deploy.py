@@ -26,19 +26,48 @@ from ray_jobs.serving.release import Release
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
+POLL_S = 0.1
 ONGOING = 256  # requests a replica takes at once; more than a batch, so that batches fill
+WARM_UP = 10  # requests before latencies count
+FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
 
-def start(host: str, port: int) -> str:
-    """Start Serve on the joined Ray, or find it started; returns its base URL."""
+def start(host: str, port: int) -> None:
+    """Start Serve on the joined Ray, or find it started."""
+    # Its INFO lines tell a person nothing; warnings stay.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=HTTPOptions(host=host, port=port), proxy_location="HeadOnly")
-    return f"http://{host}:{port}"
+
+
+def publish(
+    release: Release,
+    base_url: str,
+    *,
+    key_file: str,
+    resources: Resources,
+    previous: Release | None = None,
+) -> str:
+    """Make a release the live one of its service and return its URL.
+
+    What is live already stays as it is. Where the release does not get healthy
+    the previous one is put back, since Serve would replace a replica lost later
+    by the broken one; the ServiceError says why it broke.
+    """
+    url = f"{base_url}/{release.service}"
+    if is_live(url, release) and _state(release.service) == ApplicationStatus.RUNNING:
+        log.info("%s version %s is live already", release.service, release.version)
+        return url
+    try:
+        return deploy(release, base_url, key_file=key_file, resources=resources)
+    except ServiceError:
+        _put_back(release, previous, base_url, key_file=key_file, resources=resources)
+        raise
 
 
 def deploy(
     release: Release, base_url: str, *, key_file: str, resources: Resources, name: str = ""
 ) -> str:
-    """Publish a release as an application and return its URL, once it answers there.
+    """Start a release as an application and return its URL, once it alone answers there.
 
     The old version serves until this one does. Raises ServiceError with the
     replica's own words when it does not get healthy.
@@ -47,13 +76,14 @@ def deploy(
 
     name = name or release.service
     application = Deployment.options(
-        name="replica",
         num_replicas=resources.replicas,
         max_ongoing_requests=ONGOING,
         max_surge_percent=100,  # the new replica stands before the old one goes
+        max_constructor_retry_count=1,  # what cannot load now cannot load in a second either
         ray_actor_options={"num_cpus": resources.replica_cpus},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.2,
         logging_config=LoggingConfig(enable_access_log=False),
     ).bind(asdict(release), name, key_file)
     target = serve.RunTarget(application, name=name, route_prefix=f"/{name}")
@@ -64,8 +94,11 @@ def deploy(
 
 
 def remove(name: str) -> None:
-    """Take an application down and wait until it is gone."""
-    serve.delete(name)
+    """Take an application down and wait until it is gone; nothing there is fine."""
+    try:
+        serve.delete(name)
+    except TimeoutError as error:
+        raise ServiceError(f"service {name} could not be taken down: {error}") from error
 
 
 @contextlib.contextmanager
@@ -84,62 +117,93 @@ def latencies_ms(url: str, release: Release, *, count: int = 100) -> list[float]
     """Round trips of single golden requests, one after another."""
     bodies = [case["request"] for case in release.golden]
     taken: list[float] = []
-    with httpx.Client(timeout=30) as client:
-        for number in range(count + 10):
+    with httpx.Client(timeout=30, trust_env=False) as client:
+        for number in range(count + WARM_UP):
             begin = time.perf_counter()
             answer = client.post(f"{url}/v1/predict", json=bodies[number % len(bodies)])
             if answer.status_code != 200:
                 raise ServiceError(f"{url}/v1/predict: {answer.status_code} {answer.text[:200]}")
-            if number >= 10:  # the first ones warm caches
+            if number >= WARM_UP:
                 taken.append(1000 * (time.perf_counter() - begin))
     return taken
 
 
+def is_live(url: str, release: Release) -> bool:
+    """Whether a service answers its golden request there, as this very release."""
+    body = _asked(f"{url}/readyz")
+    return body.get("lineage") == release.lineage and body.get("version") == release.version
+
+
+def live_version(url: str) -> str | None:
+    """The version that answers at a service's URL, or None when nobody does."""
+    return _asked(f"{url}/healthz").get("version")
+
+
+def _put_back(
+    failed: Release,
+    previous: Release | None,
+    base_url: str,
+    *,
+    key_file: str,
+    resources: Resources,
+) -> None:
+    """Make Serve want the previous release again, or nothing where there was none."""
+    service = failed.service
+    try:
+        if previous is not None and previous.lineage != failed.lineage:
+            log.warning("%s stays on version %s", service, previous.version)
+            deploy(previous, base_url, key_file=key_file, resources=resources)
+        elif live_version(f"{base_url}/{service}") is None:
+            remove(service)
+    except ServiceError:
+        # The caller is about to say what failed first.
+        log.exception("%s: the previous release could not be put back", service)
+
+
 def _await_live(name: str, url: str, release: Release) -> None:
     deadline = time.monotonic() + START_LIMIT_S
-    with httpx.Client(timeout=5) as client:
-        while not (_running(name) and _answers(client, url, release)):
-            if time.monotonic() > deadline:
-                raise ServiceError(
-                    f"service {name} did not answer as version {release.version or release.lineage} "
-                    f"at {url} within {START_LIMIT_S:.0f} s; see the Ray dashboard"
-                )
-            time.sleep(0.1)
+    # Running means that the old replicas have left, so that no other version answers.
+    while not (_running(name) and is_live(url, release)):
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"service {name} did not answer as version {release.version or 'unregistered'}, "
+                f"lineage {release.lineage}, at {url} within {START_LIMIT_S:.0f} s; "
+                "the Ray dashboard says what its replica waits for"
+            )
+        time.sleep(POLL_S)
 
 
 def _running(name: str) -> bool:
     application = serve.status().applications.get(name)
     if application is None:
         return False
-    failed = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
-    if application.status in failed:
-        words = [application.message, *(d.message for d in application.deployments.values())]
-        raise ServiceError(f"service {name} could not start: {_last_words(words)}")
-    return bool(application.status == ApplicationStatus.RUNNING)
+    if application.status in FAILED:
+        messages = [application.message, *(d.message for d in application.deployments.values())]
+        raise ServiceError(f"service {name} could not start: {last_words(messages)}")
+    return application.status == ApplicationStatus.RUNNING
 
 
-def _last_words(messages: list[str]) -> str:
-    """The line of a replica's traceback that names the error, and not the way there."""
+def _state(name: str) -> ApplicationStatus | None:
+    application = serve.status().applications.get(name)
+    return application.status if application else None
+
+
+def last_words(messages: list[str]) -> str:
+    """What went wrong, from a replica's traceback, without the way there."""
     lines = [line.strip() for text in messages for line in text.splitlines()]
     errors = [line for line in lines if "Error: " in line and "ray::" not in line]
-    return errors[-1] if errors else " ".join(lines)[:500]
+    if not errors:
+        return " ".join(lines[-5:])[-500:]
+    kind, _, words = errors[-1].partition(": ")
+    # Our own errors are whole sentences; of others the kind tells something.
+    return words if kind.startswith("ray_jobs.errors.") else errors[-1]
 
 
-def _answers(client: httpx.Client, url: str, release: Release) -> bool:
+def _asked(url: str) -> dict[str, Any]:
+    """What a service says of itself; empty when nobody, or somebody else, answers."""
     try:
-        answer = client.get(f"{url}/readyz")
-    except httpx.TransportError:
-        return False
-    if answer.status_code != 200:
-        return False
-    body: dict[str, Any] = answer.json()
-    return bool(body["lineage"] == release.lineage and body["version"] == release.version)
-
-
-def live_version(url: str) -> str | None:
-    """The version that answers at a service's URL, or None when nobody does."""
-    try:
-        answer = httpx.get(f"{url}/healthz", timeout=5)
-    except httpx.TransportError:
-        return None
-    return str(answer.json()["version"]) if answer.status_code == 200 else None
+        answer = httpx.get(url, timeout=5, trust_env=False)
+        body = answer.json() if answer.status_code == 200 else {}
+    except (httpx.TransportError, ValueError):
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -13,50 +13,59 @@ from ray_jobs.serving.release import Release
 from ray_jobs.verb import Verb
 
 REFERENCE = "#/components/schemas/{model}"
+TEXT = {"type": "string"}
 PROBLEM = {
     "type": "object",
     "description": "RFC 9457 problem details",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
+        "type": TEXT,
+        "title": TEXT,
         "status": {"type": "integer"},
-        "detail": {"type": "string"},
+        "detail": {**TEXT, "description": "what is wrong, where, and what to do"},
         "errors": {
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+                "required": ["pointer", "detail"],
+                "properties": {
+                    "pointer": {**TEXT, "description": "where in the request (RFC 6901)"},
+                    "detail": TEXT,
+                },
             },
         },
     },
 }
 STAMP = {
     "type": "object",
+    "description": "which model answered",
     "required": ["version", "lineage"],
-    "properties": {"version": {"type": "string"}, "lineage": {"type": "string"}},
+    "properties": {
+        "version": {**TEXT, "description": "of the registry"},
+        "lineage": {**TEXT, "description": "digest of recipe, data, code and seed"},
+    },
 }
-GETS = {
-    "v1/model": "The model card: version, lineage, data, figures, schema",
-    "healthz": "The replica is alive",
-    "readyz": "The replica answers a golden request rightly",
-    "openapi.json": "This document",
-    "docs": "This document as a page",
+RECEIPT = {
+    "type": "object",
+    "required": ["prediction_id"],
+    "properties": {"prediction_id": {**TEXT, "description": "signed; send it back with feedback"}},
+}
+STATE = {"type": "object", "required": ["status"], "properties": {"status": TEXT}}
+FAILURES = {
+    "400": "not JSON",
+    "413": "too large",
+    "422": "does not fit the schema",
+    "500": "our fault",
+    "503": "not ready; try again",
 }
 
 
-def document(release: Release, verbs: Mapping[str, Verb]) -> dict[str, Any]:
-    """The whole document; paths are below the service's prefix."""
+def document(release: Release, verbs: Mapping[str, Verb], prefix: str) -> dict[str, Any]:
+    """The whole document; its paths are below the service's prefix."""
     models = [(verb.request, "validation") for verb in verbs.values()]
     models += [(verb.response, "serialization") for verb in verbs.values()]
     _, schemas = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
-    paths: dict[str, Any] = {
-        f"/v1/{name}": {"post": _post(name, verb)} for name, verb in verbs.items()
-    }
-    for path, summary in GETS.items():
-        paths[f"/{path}"] = {
-            "get": {"summary": summary, "responses": {"200": {"description": summary}}}
-        }
+    own = {"Problem": PROBLEM, "Stamp": STAMP, "Receipt": RECEIPT, "State": STATE}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -64,9 +73,12 @@ def document(release: Release, verbs: Mapping[str, Verb]) -> dict[str, Any]:
             "version": release.version or "candidate",
             "description": release.card.get("description", ""),
         },
-        "servers": [{"url": f"/{release.service}"}],
-        "paths": paths,
-        "components": {"schemas": {**schemas["$defs"], "Problem": PROBLEM, "Stamp": STAMP}},
+        "servers": [{"url": prefix}],
+        "paths": {
+            **{f"/v1/{name}": {"post": _post(name, verb)} for name, verb in verbs.items()},
+            **_gets(),
+        },
+        "components": {"schemas": {**schemas["$defs"], **own}},
     }
 
 
@@ -90,33 +102,62 @@ def page(openapi: Mapping[str, Any]) -> str:
     )
 
 
-def _post(name: str, verb: Verb) -> dict[str, Any]:
-    one = {"$ref": REFERENCE.format(model=verb.request.__name__)}
-    answer = {"$ref": REFERENCE.format(model=verb.response.__name__)}
-    many = {
-        "type": "object",
-        "required": ["instances"],
-        "properties": {"instances": {"type": "array", "items": one, "minItems": 1}},
+def _gets() -> dict[str, Any]:
+    state = {"allOf": [_reference("State"), _reference("Stamp")]}
+    pages = {
+        "v1/model": ("The model card: version, lineage, data, figures, schema", _json("Stamp")),
+        "healthz": ("The replica is alive", _content(state)),
+        "readyz": ("The replica answers a golden request rightly", _content(state)),
+        "openapi.json": ("This document", _content({"type": "object"})),
+        "docs": ("This document as a page", {"text/html": {"schema": TEXT}}),
     }
-    answers = {"type": "object", "properties": {"answers": {"type": "array", "items": answer}}}
-    stamped = {"allOf": [{"oneOf": [answer, answers]}, {"$ref": REFERENCE.format(model="Stamp")}]}
-    problem = {"schema": {"$ref": REFERENCE.format(model="Problem")}}
-    failures = {"400": "not JSON", "413": "too large", "422": "does not fit the schema"}
+    paths: dict[str, Any] = {}
+    for path, (summary, content) in pages.items():
+        responses: dict[str, Any] = {"200": {"description": summary, "content": content}}
+        if path == "readyz":
+            responses |= _failures("503")
+        name = path.removeprefix("v1/").removesuffix(".json")
+        paths[f"/{path}"] = {
+            "get": {"summary": summary, "operationId": name, "responses": responses}
+        }
+    return paths
+
+
+def _post(name: str, verb: Verb) -> dict[str, Any]:
+    one, answer = _reference(verb.request.__name__), _reference(verb.response.__name__)
+    many = _list_of("instances", one)
+    answered = {"allOf": [answer, _reference("Receipt")]}
+    stamped = {"allOf": [{"oneOf": [answered, _list_of("answers", answered)]}, _reference("Stamp")]}
+    example = verb.request.model_json_schema()["examples"][0]
+    asked = {"schema": {"oneOf": [one, many]}, "example": example}
     return {
         "summary": verb.summary,
         "operationId": name,
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"oneOf": [one, many]}}},
-        },
+        "requestBody": {"required": True, "content": {"application/json": asked}},
         "responses": {
-            "200": {
-                "description": "answered",
-                "content": {"application/json": {"schema": stamped}},
-            },
-            **{
-                code: {"description": text, "content": {"application/problem+json": problem}}
-                for code, text in failures.items()
-            },
+            "200": {"description": "answered", "content": _content(stamped)},
+            **_failures("400", "413", "422", "500"),
         },
     }
+
+
+def _list_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    items = {"type": "array", "items": schema, "minItems": 1}
+    return {"type": "object", "required": [name], "properties": {name: items}}
+
+
+def _failures(*codes: str) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _reference("Problem")}}
+    return {code: {"description": FAILURES[code], "content": content} for code in codes}
+
+
+def _reference(model: str) -> dict[str, Any]:
+    return {"$ref": REFERENCE.format(model=model)}
+
+
+def _json(model: str) -> dict[str, Any]:
+    return _content(_reference(model))
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -8,6 +8,7 @@ import orjson
 from pydantic import ValidationError
 
 CONTENT_TYPE = b"application/problem+json"
+SHOWN = 20  # of what is wrong with one request
 TITLES = {
     400: "Not JSON",
     404: "No such route",
@@ -22,11 +23,18 @@ TITLES = {
 class Problem(Exception):  # noqa: N818 - the standard's word
     """An error that the client is told of as it is."""
 
-    def __init__(self, status: int, detail: str, errors: list[dict[str, Any]] | None = None):
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: list[dict[str, Any]] | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ):
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = errors or []
+        self.headers = headers
 
     def body(self) -> bytes:
         """The problem document."""
@@ -41,10 +49,13 @@ class Problem(Exception):  # noqa: N818 - the standard's word
 
 def invalid(error: ValidationError, prefix: str = "") -> Problem:
     """What pydantic found wrong, each with a JSON pointer to where (RFC 6901)."""
-    errors = [
-        {"pointer": prefix + "".join(f"/{part}" for part in e["loc"]), "detail": e["msg"]}
-        for e in error.errors(include_url=False, include_context=False, include_input=False)[:20]
-    ]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = [{"pointer": prefix + pointer(e["loc"]), "detail": e["msg"]} for e in found[:SHOWN]]
     first = errors[0]
-    detail = f"{first['pointer'] or '/'}: {first['detail']}"
-    return Problem(422, f"{detail} ({error.error_count()} in all; see openapi.json)", errors)
+    detail = f"{first['pointer'] or 'the whole request'}: {first['detail']}"
+    return Problem(422, f"{detail} ({len(found)} in all; see openapi.json)", errors)
+
+
+def pointer(location: tuple[str | int, ...]) -> str:
+    """A place in a JSON document; the two characters that pointers use are escaped."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

@@ -31,4 +31,4 @@ class Replica:
         return self.surface
 
 
-Deployment = serve.deployment(serve.ingress()(Replica))
+Deployment = serve.deployment(name="replica")(serve.ingress()(Replica))

@@ -6,10 +6,7 @@ response classes halve the requests per second of a small model.
 
 from __future__ import annotations
 
-import base64
 import logging
-import time
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -17,21 +14,19 @@ from pydantic import ValidationError
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.privacy import Key
+from ray_jobs.serving import receipt
+from ray_jobs.serving.asgi import JSON, Answer, Message, Receive, Send, body, lifespan, reply
 from ray_jobs.serving.batching import Batcher
 from ray_jobs.serving.openapi import document, page
 from ray_jobs.serving.problem import CONTENT_TYPE, Problem, invalid
-from ray_jobs.serving.release import Release
+from ray_jobs.serving.release import TOLERANCE, Release, deviation
 from ray_jobs.verb import Verb
 
 log = logging.getLogger(__name__)
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
 MAX_BODY = 16 * 2**20  # bytes
 MAX_INSTANCES = 10_000
-JSON = b"application/json"
+MAX_COST = 2**20  # positions of one request; about ten seconds of the model
 
 
 class Surface:
@@ -43,11 +38,13 @@ class Surface:
         self.key = key
         self.prefix = f"/{prefix or release.service}"  # Serve leaves it in the path
         self.batcher = Batcher(model)
-        self.verbs: Mapping[str, Verb] = model.family.api.VERBS
-        openapi = document(release, self.verbs)
-        self.pages: dict[str, tuple[bytes, bytes]] = {
+        # What stands in every answer: which model it came from.
+        self.stamp = {"version": release.version, "lineage": release.lineage}
+        self.verbs = {f"v1/{name}": verb for name, verb in model.family.api.VERBS.items()}
+        openapi = document(release, model.family.api.VERBS, self.prefix)
+        self.pages: dict[str, Answer] = {
             "v1/model": (JSON, orjson.dumps(self.card())),
-            "healthz": (JSON, orjson.dumps({"status": "alive", **self.stamp()})),
+            "healthz": (JSON, orjson.dumps({"status": "alive", **self.stamp})),
             "openapi.json": (JSON, orjson.dumps(openapi)),
             "docs": (b"text/html; charset=utf-8", page(openapi).encode()),
         }
@@ -55,33 +52,36 @@ class Surface:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One ASGI conversation."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})
             return
         try:
-            kind, body = await self.answer(scope, receive)
-            await _reply(send, 200, kind, body)
+            kind, data = await self.answer(scope, receive)
+            await reply(send, 200, kind, data)
         except Problem as problem:
-            await _reply(send, problem.status, CONTENT_TYPE, problem.body())
+            await reply(send, problem.status, CONTENT_TYPE, problem.body(), problem.headers)
         except Exception:
             log.exception("request failed")
-            problem = Problem(500, "this is our fault; the replica's log says more")
-            await _reply(send, 500, CONTENT_TYPE, problem.body())
+            fault = Problem(500, "this is our fault; the replica's log says more")
+            await reply(send, fault.status, CONTENT_TYPE, fault.body())
 
-    async def answer(self, scope: Message, receive: Receive) -> tuple[bytes, bytes]:
+    async def answer(self, scope: Message, receive: Receive) -> Answer:
         """Content type and body of the answer; raises Problem."""
-        path = scope["path"].removeprefix(self.prefix).strip("/")
-        verb = self.verbs.get(path.removeprefix("v1/")) if path.startswith("v1/") else None
-        allowed = "POST" if verb else "GET"
+        path, method = scope["path"].removeprefix(self.prefix).strip("/"), scope["method"]
+        verb = self.verbs.get(path)
         if verb is None and path not in self.pages and path != "readyz":
-            routes = [*(f"v1/{name}" for name in self.verbs), *self.pages, "readyz"]
-            raise Problem(404, f"no {path!r} here; there are {', '.join(routes)}")
-        if scope["method"] != allowed:
-            raise Problem(405, f"{path} answers {allowed}, not {scope['method']}")
+            routes = ", ".join([*self.verbs, *self.pages, "readyz"])
+            raise Problem(404, f"no {path!r} here; below {self.prefix} there are {routes}")
+        allowed = ("POST",) if verb else ("GET", "HEAD")
+        if method not in allowed:
+            allow = ", ".join(allowed)
+            detail = f"{path} answers {allow}, not {method}"
+            raise Problem(405, detail, headers=((b"allow", allow.encode()),))
         if verb:
-            return JSON, await self.call(verb, await _body(receive))
-        if path == "readyz":
-            return JSON, await self.ready()
-        return self.pages[path]
+            return JSON, await self.call(verb, await body(receive, MAX_BODY))
+        return (JSON, await self.ready()) if path == "readyz" else self.pages[path]
 
     async def call(self, verb: Verb, data: bytes) -> bytes:
         """Answer one request, or each of `{"instances": [...]}` under `answers`."""
@@ -90,70 +90,63 @@ class Surface:
         except orjson.JSONDecodeError as error:
             raise Problem(400, f"the body is not JSON: {error}") from error
         if not (isinstance(values, dict) and set(values) == {"instances"}):
-            return orjson.dumps(await self.one(verb, [(values, "")], lambda answers: answers[0]))
+            (answer,) = await self.answers(verb, [_validated(verb, values, "")])
+            return orjson.dumps({**answer, **self.stamp})
         instances = values["instances"]
         if not isinstance(instances, list) or not 1 <= len(instances) <= MAX_INSTANCES:
-            raise Problem(422, f"/instances: expected a list of 1 to {MAX_INSTANCES} requests")
-        numbered = [(value, f"/instances/{i}") for i, value in enumerate(instances)]
-        return orjson.dumps(await self.one(verb, numbered, lambda answers: {"answers": answers}))
+            detail = f"expected a list of 1 to {MAX_INSTANCES} requests"
+            problem = {"pointer": "/instances", "detail": detail}
+            raise Problem(422, f"/instances: {detail}", [problem])
+        requests = [_validated(verb, v, f"/instances/{i}") for i, v in enumerate(instances)]
+        return orjson.dumps({"answers": await self.answers(verb, requests), **self.stamp})
 
-    async def one(
-        self,
-        verb: Verb,
-        values: list[tuple[Any, str]],
-        shape: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    ) -> dict[str, Any]:
-        """Validate every request, predict them together, and answer each."""
-        requests = [_validated(verb, value, prefix) for value, prefix in values]
+    async def answers(self, verb: Verb, requests: list[Any]) -> list[dict[str, Any]]:
+        """Predict all requests together, and answer each."""
+        cost = sum(verb.cost(request) for request in requests)
+        if cost > MAX_COST:
+            raise Problem(
+                413,
+                f"{cost} answers would be read, each history once per question; at most "
+                f"{MAX_COST} in one request: send it in parts",
+            )
         examples = [verb.examples(request, self.model.vocabulary) for request in requests]
-        outcomes = await self.batcher.outcomes([e for part in examples for e in part])
-        answers, start = [], 0
+        outcomes = iter(await self.batcher.outcomes([e for part in examples for e in part]))
+        answers = []
         for request, part in zip(requests, examples, strict=True):
-            mine = outcomes[start : start + len(part)]
-            start += len(part)
+            mine = [next(outcomes) for _ in part]
             answer = verb.answer(request, mine, self.model.vocabulary)
             answers.append({**answer, "prediction_id": self.prediction_id(request, mine)})
-        return {**shape(answers), **self.stamp()}
+        return answers
+
+    def prediction_id(self, request: Any, outcomes: list[Any]) -> str:
+        """A signed note of what was predicted, which feedback brings back."""
+        return receipt.signed(
+            self.key,
+            version=self.release.version,
+            learner=getattr(request, "learner", None),
+            predictions=[float(outcome[0]) for outcome in outcomes[: receipt.KEPT]],
+        )
 
     async def ready(self) -> bytes:
         """Answer a golden request now; raises Problem when the answer is not the known one."""
-        verb = self.verbs["predict"]
-        case = self.release.golden[0]
+        verb, case = self.verbs["v1/predict"], self.release.golden[0]
         request = verb.request.model_validate(case["request"])
         outcomes = await self.batcher.outcomes(verb.examples(request, self.model.vocabulary))
-        off = max(abs(float(a[0]) - b[0]) for a, b in zip(outcomes, case["outcomes"], strict=True))
-        if not off <= 1e-3:
+        off = deviation(outcomes, case["outcomes"])
+        if not off <= TOLERANCE:
             raise Problem(503, f"a golden request is answered {off:.4f} away from its known answer")
-        return orjson.dumps({"status": "ready", **self.stamp()})
-
-    def prediction_id(self, request: Any, outcomes: list[Any]) -> str:
-        """Version, time, pseudonym and predictions, signed, so that feedback needs no look-up."""
-        learner = getattr(request, "learner", None)
-        payload = orjson.dumps(
-            {
-                "v": self.release.version,
-                "t": int(time.time()),
-                "l": self.key.pseudonym(learner) if learner else None,
-                "p": [round(float(o[0]), 4) for o in outcomes[:16]],
-            }
-        )
-        text = base64.urlsafe_b64encode(payload).decode().rstrip("=")
-        return f"{text}.{self.key.signature(payload)}"
-
-    def stamp(self) -> dict[str, str]:
-        """What stands in every answer: which model it came from."""
-        return {"version": self.release.version, "lineage": self.release.lineage}
+        return orjson.dumps({"status": "ready", **self.stamp})
 
     def card(self) -> dict[str, Any]:
         """What v1/model tells."""
-        schema = {name: verb.request.model_json_schema() for name, verb in self.verbs.items()}
+        verbs = self.model.family.api.VERBS
         return {
             "service": self.release.service,
             "family": self.release.family,
-            **self.stamp(),
+            **self.stamp,
             "digest": self.release.digest,
             **self.release.card,
-            "schema": schema,
+            "schema": {name: verb.request.model_json_schema() for name, verb in verbs.items()},
         }
 
 
@@ -162,32 +155,3 @@ def _validated(verb: Verb, value: Any, prefix: str) -> Any:
         return verb.request.model_validate(value)
     except ValidationError as error:
         raise invalid(error, prefix) from error
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY:
-            raise Problem(413, f"the body is over {MAX_BODY} bytes; send fewer instances")
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-async def _reply(send: Send, status: int, kind: bytes, body: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

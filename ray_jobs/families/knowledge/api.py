@@ -6,23 +6,29 @@ request becomes examples, and how predictions become an answer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from ray_jobs.families.knowledge.batch import History
 from ray_jobs.families.knowledge.frame import COLUMNS, example, frame
-from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 from ray_jobs.verb import Verb
 
 __all__ = ["COLUMNS", "VERBS", "example", "frame", "golden"]
 
 MAX_ANSWERS = 20_000
 MAX_CANDIDATES = 1_000
+
+PAST: list[JsonValue] = [
+    {"item": "fractions-016", "skills": ["fractions"], "correct": 0, "time": 1790000000},
+    {"item": "fractions-016", "skills": ["fractions"], "correct": 1, "time": 1790000060},
+]
 
 
 class Strict(BaseModel):
@@ -51,9 +57,34 @@ class Request(Strict):
     learner: str | None = Field(default=None, max_length=512)
     history: list[Answer] = Field(default=[], max_length=MAX_ANSWERS)
 
+    @field_validator("history")
+    @classmethod
+    def oldest_first(cls, history: list[Answer]) -> list[Answer]:
+        """Refuse an order that would be taken for another past than the learner's."""
+        latest = 0.0
+        for number, answer in enumerate(history):
+            if answer.time is not None:
+                if answer.time < latest:
+                    raise ValueError(
+                        f"answer {number} is from before the one it follows; expected oldest first"
+                    )
+                latest = answer.time
+        return history
+
 
 class PredictRequest(Request):
     """How likely is each candidate to be answered correctly, were it asked now?"""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "history": PAST,
+                    "candidates": [{"item": "fractions-017", "skills": ["fractions"]}],
+                }
+            ]
+        }
+    )
 
     candidates: list[Candidate] = Field(min_length=1, max_length=MAX_CANDIDATES)
 
@@ -72,7 +103,16 @@ class PredictResponse(BaseModel):
 class MasteryRequest(Request):
     """How well is each skill mastered now? Without `skills`: those of the history."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"history": PAST}]})
+
     skills: list[str] | None = Field(default=None, min_length=1, max_length=MAX_CANDIDATES)
+
+    @property
+    def asked(self) -> list[str]:
+        """The skills it is about, each once; by default in order of first practice."""
+        if self.skills is not None:
+            return list(dict.fromkeys(self.skills))
+        return list(dict.fromkeys(s for answer in self.history for s in answer.skills))
 
 
 class Mastery(BaseModel):
@@ -88,36 +128,38 @@ class MasteryResponse(BaseModel):
 
 
 def encoded(
-    history: Sequence[Answer], candidates: Sequence[Candidate], vocabulary: Vocabulary
+    history: Sequence[Answer], asked: Sequence[tuple[int, tuple[int, ...]]], vocabulary: Vocabulary
 ) -> list[History]:
-    """One example per candidate: the history as context, the candidate as what is asked."""
-    past = [(vocabulary.item(a.item), vocabulary.skill_set(a.skills)) for a in history]
-    correct = np.array([*(a.correct for a in history), 0.0], np.float32)
-    scored = np.zeros(len(correct), np.bool_)
-    scored[-1] = True
+    """One example per (item, skill set) asked: the history as context, the question last."""
+    # The past is encoded once, however many candidates there are.
+    sets = [vocabulary.skill_set(answer.skills) for answer in history]
+    items = np.array([*(vocabulary.item(answer.item) for answer in history), 0], np.int64)
+    skills = np.array([skill for skills in sets for skill in skills], np.int64)
+    counts = np.array([*(len(skills) for skills in sets), 0], np.int64)
+    correct = np.array([*(answer.correct for answer in history), 0.0], np.float32)
     times = np.array([*(np.nan if a.time is None else a.time for a in history), np.nan])
-    examples = []
-    for candidate in candidates:
-        steps = [*past, (vocabulary.item(candidate.item), vocabulary.skill_set(candidate.skills))]
-        examples.append(
-            History(
-                items=np.array([item for item, _ in steps], np.int64),
-                skills=np.array([s for _, skills in steps for s in skills], np.int64),
-                skill_counts=np.array([len(skills) for _, skills in steps], np.int64),
-                correct=correct,
-                scored=scored,
-                times=times,
-            )
+    scored = np.zeros(len(items), np.bool_)
+    scored[-1] = True
+    return [
+        History(
+            items=_ending(items, item),
+            skills=np.append(skills, np.array(of_item, np.int64)),
+            skill_counts=_ending(counts, len(of_item)),
+            correct=correct,
+            scored=scored,
+            times=times,
         )
-    return examples
+        for item, of_item in asked
+    ]
 
 
 def predict_examples(request: PredictRequest, vocabulary: Vocabulary) -> list[History]:
-    return encoded(request.history, request.candidates, vocabulary)
+    asked = [(vocabulary.item(c.item), vocabulary.skill_set(c.skills)) for c in request.candidates]
+    return encoded(request.history, asked, vocabulary)
 
 
 def predict_answer(
-    request: PredictRequest, outcomes: Sequence[NDArray[np.float32]], vocabulary: Vocabulary
+    request: PredictRequest, outcomes: Sequence[NDArray[np.float32]], _vocabulary: Vocabulary
 ) -> dict[str, Any]:
     return {
         "predictions": [
@@ -127,34 +169,45 @@ def predict_answer(
     }
 
 
-def asked_skills(request: MasteryRequest) -> list[str]:
-    """The skills a mastery request is about, in order of first practice."""
-    if request.skills is not None:
-        return request.skills
-    return list(dict.fromkeys(s for answer in request.history for s in answer.skills))
-
-
 def mastery_examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[History]:
     # An item nobody has seen stands for a typical one: only its skill is known.
-    typical = [Candidate(item="\x00", skills=[skill]) for skill in asked_skills(request)]
+    typical = [(UNSEEN, vocabulary.skill_set([skill])) for skill in request.asked]
     return encoded(request.history, typical, vocabulary)
 
 
 def mastery_answer(
-    request: MasteryRequest, outcomes: Sequence[NDArray[np.float32]], vocabulary: Vocabulary
+    request: MasteryRequest, outcomes: Sequence[NDArray[np.float32]], _vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    counts = {s: sum(s in a.skills for a in request.history) for s in asked_skills(request)}
-    levels = zip(counts.items(), outcomes, strict=True)
+    practised = Counter(s for answer in request.history for s in set(answer.skills))
     return {
         "mastery": [
-            {"skill": s, "level": round(float(p[0]), 6), "answers": n} for (s, n), p in levels
+            {"skill": skill, "level": round(float(p[0]), 6), "answers": practised[skill]}
+            for skill, p in zip(request.asked, outcomes, strict=True)
         ]
     }
 
 
+def _ending(values: NDArray[np.int64], last: int) -> NDArray[np.int64]:
+    ended = values.copy()
+    ended[-1] = last
+    return ended
+
+
+def _predict_cost(request: PredictRequest) -> int:
+    return len(request.candidates) * (len(request.history) + 1)
+
+
+def _mastery_cost(request: MasteryRequest) -> int:
+    return len(request.asked) * (len(request.history) + 1)
+
+
 VERBS = {
-    "predict": Verb(PredictRequest, PredictResponse, predict_examples, predict_answer),
-    "mastery": Verb(MasteryRequest, MasteryResponse, mastery_examples, mastery_answer),
+    "predict": Verb(
+        PredictRequest, PredictResponse, _predict_cost, predict_examples, predict_answer
+    ),
+    "mastery": Verb(
+        MasteryRequest, MasteryResponse, _mastery_cost, mastery_examples, mastery_answer
+    ),
 }
 
 
