@@ -121,4 +121,7 @@ def _ray(home: Path) -> dict[str, str]:
     if haproxy_available():
         variables["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
         variables["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
+        # How long a replaced replica stays for load balancers outside to notice: here
+        # there are none, and each swap would wait for it. What runs is answered anyway.
+        variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
     return variables
