@@ -113,6 +113,12 @@ def lesson(n: int = 120, **budget: Any) -> Lesson:
     return Lesson(toy(), None, world(n), world(60, seed=1), Budget(**given), seed=5)
 
 
+def opposite(of: Lesson) -> Lesson:
+    """A train split that contradicts the validation split: learning only makes it worse."""
+    train = [dataclasses.replace(e, label=1 - e.label) for e in of.train]
+    return dataclasses.replace(of, train=train)
+
+
 def fresh(of: Lesson, team: Team, dropout: float = 0.5) -> State:
     torch.manual_seed(of.seed)
     return State.of(Network(dropout), of.budget, team)
@@ -265,6 +271,18 @@ def test_the_loop_follows_the_rate_from_warm_up_to_the_end() -> None:
     assert rates[-1] < 0.1 * of.budget.learning_rate
 
 
+def test_the_gradient_is_that_of_the_loss_per_scored_row() -> None:
+    of = lesson(20, epochs=1, batch_cost=100_000, clip_norm=1e9)
+    batch = collate(of.train, None)
+    expected = fresh(of, Team(), 0.0).module
+    torch.autograd.backward(loss(expected(batch), batch) / batch.scored.sum())
+    learnt = run(fresh(of, Team(), 0.0), of, Team(), ignore).module
+    for name, parameter in learnt.named_parameters():
+        slope = dict(expected.named_parameters())[name].grad
+        known = torch.zeros_like(parameter) if slope is None else slope
+        torch.testing.assert_close(parameter.grad, known, atol=1e-6, rtol=1e-4)
+
+
 def test_gradients_are_clipped_to_their_norm() -> None:
     still = lesson(60, clip_norm=1e-12, warmup_epochs=0.0)
     before = fresh(still, Team()).module.state_dict()
@@ -278,11 +296,7 @@ def test_the_best_epoch_is_kept_by_validation_loss() -> None:
         weights = {name: t.clone() for name, t in state.module.state_dict().items()}
         seen.append((figures["validation_loss"], weights))
 
-    of = lesson(60, epochs=4)
-    # Learning the opposite of what holds in the validation split only makes it worse.
-    of = dataclasses.replace(
-        of, train=[dataclasses.replace(e, label=1 - e.label) for e in of.train]
-    )
+    of = opposite(lesson(60))
     state = run(fresh(of, Team()), of, Team(), remember)
     losses = [value for value, _ in seen]
     assert losses.index(min(losses)) != len(losses) - 1, "the toy must overfit to show anything"
@@ -349,6 +363,7 @@ def test_two_workers_learn_what_one_learns_and_resume_exactly(tmp_path: Path) ->
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["resumed"] == told["undisturbed"]
     assert told["ranks_differ"] == 0
+    assert told["rows"] == alone.rows
     assert told["best_loss"] == pytest.approx(alone.best_loss, abs=1e-6)
 
 
@@ -399,6 +414,7 @@ def be_a_worker(folder: Path) -> None:
         "resumed": digest(interrupted(lesson(), team, mine, after=2)),
         "ranks_differ": float(gap),
         "best_loss": state.best_loss,
+        "rows": state.rows,
     }
     if team.leads:
         torch.save(state.module.state_dict(), folder / "together.pt")
@@ -408,6 +424,17 @@ def be_a_worker(folder: Path) -> None:
 
 def digest(weights: dict[str, Tensor]) -> list[str]:
     return [tensor.numpy().tobytes().hex() for tensor in weights.values()]
+
+
+def test_a_restored_state_is_the_saved_one(tmp_path: Path) -> None:
+    of = opposite(lesson(60))
+    state = run(fresh(of, Team()), of, Team(), ignore)
+    checkpoint.save(str(tmp_path), state)
+    restored = checkpoint.restore(str(tmp_path), fresh(of, Team()), Team().device)
+    assert largest_gap(restored.best, state.best) == 0
+    assert largest_gap(restored.best, state.module.state_dict()) > 0
+    for name in checkpoint.NUMBERS:
+        assert getattr(restored, name) == getattr(state, name), name
 
 
 def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(
