@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from mlflow.entities.model_registry import RegisteredModel
+
 from flows.platform import Platform
 from flows.platform import status as platform_status
-from ray_jobs.cluster import Cluster, joined
-from ray_jobs.errors import ServiceError, UsageError
+from ray_jobs.cluster import Cluster, joined, services_url
+from ray_jobs.errors import LyceumError, UsageError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks import register as registry
 from tasks import tracking
-from tasks.record import Registry
+from tasks.record import RELEASE, Registry
 
 log = logging.getLogger(__name__)
+
+NOT_LIVE = " (no platform is up, so it is not live yet; lyceum up serves it)"
+MOST = 1000  # services of one installation
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -32,10 +36,10 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
     """Every registered service with its champion, and the version that answers now."""
     mlflow = _registry(settings)
     found = []
-    for model in mlflow.client.search_registered_models():
+    for model in _models(mlflow):
         champion = registry.find(mlflow.client, model.name, registry.CHAMPION)
         versions = mlflow.client.search_model_versions(f"name = '{model.name}'")
-        url = f"{_services_url(settings)}/{model.name}" if settings.ray_address else None
+        url = f"{services_url(settings)}/{model.name}" if settings.ray_address else None
         live = deploy.live_version(url) if url else None
         found.append(
             {
@@ -54,24 +58,34 @@ def promote(settings: Settings, service: str, version: int) -> str:
     """Put a version live where Ray lasts, then make it champion; says what it did.
 
     Raises UsageError when there is none, ServiceError when it cannot be served:
-    the champion then stays who it was.
+    the champion then stays who it was, and stays live.
     """
     mlflow = _registry(settings)
-    registry.resolve(mlflow.client, service, version)
-    release = mlflow.release(service, version)
-    assert release is not None
-    where = _put_live(settings, release)
+    _known(mlflow, service)
+    release = _release(mlflow, service, version)
+    before = registry.find(mlflow.client, service, registry.CHAMPION)
+    where = NOT_LIVE
+    if settings.ray_address:
+        previous = _release(mlflow, service, before.version) if before else None
+        with joined(settings) as cluster:
+            where = _live(settings, cluster, release, previous)
     registry.crown(mlflow.client, service, version)
     return f"{service}: version {version} is champion{where}"
 
 
 def rollback(settings: Settings, service: str) -> str:
-    """Promote the champion before this one; raises UsageError when there was none."""
+    """Promote the champion before this one; doing so twice is back where it began.
+
+    Raises UsageError when there was none before.
+    """
     mlflow = _registry(settings)
-    registry.resolve(mlflow.client, service, registry.CHAMPION)
+    _known(mlflow, service)
     before = registry.find(mlflow.client, service, registry.PREVIOUS)
     if before is None:
-        raise UsageError(f"{service} had no champion before this one; nothing to go back to")
+        raise UsageError(
+            f"service {service!r} had no champion before this one; choose a version with "
+            f"lyceum promote {service} VERSION"
+        )
     return promote(settings, service, before.version)
 
 
@@ -83,32 +97,32 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
         mlflow_tracking_uri=platform.mlflow_tracking_uri,
         http_port=platform.ports.http,
     )
+    rows = listed(here)
+    waiting = [r for r in rows if r["champion"] and r["live"] != str(r["champion"])]
+    if not waiting:
+        return
     mlflow = _registry(here)
-    for row in listed(here):
-        if row["champion"] is None or row["live"] == str(row["champion"]):
-            continue
-        release = mlflow.champion(row["service"])
-        assert release is not None
-        try:
-            yield f"    service {release.service}, version {release.version}{_put_live(here, release)}"
-        except ServiceError as error:
-            yield f"    service {release.service} is not live: {error}"
+    with joined(here) as cluster:
+        for row in waiting:
+            name, version = row["service"], row["champion"]
+            try:
+                where = _live(here, cluster, _release(mlflow, name, version), None)
+            except LyceumError as error:
+                # One broken service must not keep the others away.
+                yield f"    service {name} is not live: {error}"
+            else:
+                yield f"    service {name}, version {version}{where}"
 
 
-def _put_live(settings: Settings, release: Release) -> str:
-    if not settings.ray_address:
-        return " (no platform is up, so it is not live yet; lyceum up serves it)"
-    with _cluster(settings) as cluster:
-        url = deploy.deploy(
-            release, cluster.services, key_file=str(settings.key_file), resources=Resources()
-        )
+def _live(settings: Settings, cluster: Cluster, release: Release, previous: Release | None) -> str:
+    url = deploy.publish(
+        release,
+        cluster.services,
+        key_file=str(settings.key_file),
+        resources=Resources(),
+        previous=previous,
+    )
     return f", live at {url}"
-
-
-@contextmanager
-def _cluster(settings: Settings) -> Iterator[Cluster]:
-    with joined(settings) as cluster:
-        yield cluster
 
 
 def _registry(settings: Settings) -> Registry:
@@ -116,5 +130,23 @@ def _registry(settings: Settings) -> Registry:
     return Registry(tracking.connect(uri), uri)
 
 
-def _services_url(settings: Settings) -> str:
-    return f"http://{settings.host}:{settings.http_port}"
+def _models(mlflow: Registry) -> list[RegisteredModel]:
+    """The registered models that are services of ours; a registry may hold others."""
+    models = mlflow.client.search_registered_models(max_results=MOST)
+    return [model for model in models if "family" in model.tags]
+
+
+def _known(mlflow: Registry, service: str) -> None:
+    names = [model.name for model in _models(mlflow)]
+    if service not in names:
+        there = f"there are {', '.join(names)}" if names else "none is registered yet"
+        raise UsageError(f"no service {service!r}; {there}")
+
+
+def _release(mlflow: Registry, service: str, version: int) -> Release:
+    found = registry.resolve(mlflow.client, service, version)
+    if RELEASE not in found.tags:
+        raise UsageError(
+            f"version {version} of {service!r} was only half registered; run its recipe again"
+        )
+    return Release.load(found.tags[RELEASE])

@@ -7,7 +7,6 @@ import logging
 from prefect import task
 
 from ray_jobs.cluster import Cluster
-from ray_jobs.errors import ServiceError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
@@ -26,12 +25,8 @@ def publish(
     previous: Release | None = None,
 ) -> str:
     """Make a release live and return its URL; where it fails, the previous one is put back."""
-    try:
-        url = deploy.deploy(release, cluster.services, key_file=key_file, resources=resources)
-    except ServiceError:
-        if previous is not None:
-            log.warning("publish: %s stays on version %s", release.service, previous.version)
-            deploy.deploy(previous, cluster.services, key_file=key_file, resources=resources)
-        raise
+    url = deploy.publish(
+        release, cluster.services, key_file=key_file, resources=resources, previous=previous
+    )
     log.info("publish: %s version %s answers at %s", release.service, release.version, url)
     return url

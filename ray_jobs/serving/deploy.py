@@ -114,13 +114,19 @@ def candidate(
 
 
 def latencies_ms(url: str, release: Release, *, count: int = 100) -> list[float]:
-    """Round trips of single golden requests, one after another."""
+    """Round trips of single golden requests, one after another.
+
+    Raises ServiceError when one of them is not answered.
+    """
     bodies = [case["request"] for case in release.golden]
     taken: list[float] = []
     with httpx.Client(timeout=30, trust_env=False) as client:
         for number in range(count + WARM_UP):
             begin = time.perf_counter()
-            answer = client.post(f"{url}/v1/predict", json=bodies[number % len(bodies)])
+            try:
+                answer = client.post(f"{url}/v1/predict", json=bodies[number % len(bodies)])
+            except httpx.TransportError as error:
+                raise ServiceError(f"{url}/v1/predict went silent: {error!r}") from error
             if answer.status_code != 200:
                 raise ServiceError(f"{url}/v1/predict: {answer.status_code} {answer.text[:200]}")
             if number >= WARM_UP:

@@ -1,0 +1,145 @@
+"""What a person steers: who is champion, and the way back, against a real registry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows import services
+from ray_jobs.errors import StoreError, UsageError
+from ray_jobs.serving.release import Release
+from ray_jobs.settings import Settings
+from tasks import tracking
+from tasks.record import RELEASE
+from tasks.register import CHAMPION, PREVIOUS, find
+
+# MLflow's own, not ours to mend.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> MlflowClient:
+    return tracking.connect(tracking.tracking_uri(settings))
+
+
+def registered(
+    client: MlflowClient, settings: Settings, service: str, versions: int, *, tagged: bool = True
+) -> None:
+    """A service with versions of it, as the pipeline leaves them, but for the models."""
+    client.create_registered_model(service, {"family": "knowledge"})
+    for number in range(1, versions + 1):
+        uri = f"{settings.home}/releases/{service}-{number}.json"
+        release = Release(service, "knowledge", f"{number:032x}", "none", "0" * 64, [], {})
+        replace(release, version=str(number)).save(uri)
+        tags = {RELEASE: uri, "auc": f"0.8{number}"} if tagged else {}
+        client.create_model_version(service, source=str(settings.home), tags=tags)
+
+
+def crowned(client: MlflowClient, service: str, alias: str = CHAMPION) -> int | None:
+    found = find(client, service, alias)
+    return found.version if found else None
+
+
+def test_without_a_platform_the_alias_moves_and_nobody_claims_that_it_is_live(
+    client: MlflowClient, settings: Settings
+) -> None:
+    registered(client, settings, "algebra", 2)
+    said = services.promote(settings, "algebra", 1)
+    assert "version 1 is champion" in said
+    assert "not live" in said
+    assert "http" not in said
+    assert (crowned(client, "algebra"), crowned(client, "algebra", PREVIOUS)) == (1, None)
+
+
+def test_rolling_back_twice_is_back_where_it_began(
+    client: MlflowClient, settings: Settings
+) -> None:
+    registered(client, settings, "geometry", 3)
+    for version in (1, 3):
+        services.promote(settings, "geometry", version)
+    services.rollback(settings, "geometry")
+    assert (crowned(client, "geometry"), crowned(client, "geometry", PREVIOUS)) == (1, 3)
+    services.rollback(settings, "geometry")
+    assert (crowned(client, "geometry"), crowned(client, "geometry", PREVIOUS)) == (3, 1)
+
+
+def test_promoting_the_champion_changes_nothing(client: MlflowClient, settings: Settings) -> None:
+    registered(client, settings, "logic", 2)
+    for version in (1, 2, 2):
+        services.promote(settings, "logic", version)
+    assert (crowned(client, "logic"), crowned(client, "logic", PREVIOUS)) == (2, 1)
+
+
+def test_a_service_that_is_not_there_is_told_with_those_that_are(
+    client: MlflowClient, settings: Settings, tmp_path: Path
+) -> None:
+    registered(client, settings, "statistics", 1)
+    told = r"no service 'stats'; there are .*statistics"
+    with pytest.raises(UsageError, match=told):
+        services.promote(settings, "stats", 1)
+    with pytest.raises(UsageError, match=told):
+        services.rollback(settings, "stats")
+    empty = replace(settings, home=tmp_path)
+    with pytest.raises(UsageError, match="none is registered yet"):
+        services.promote(empty, "stats", 1)
+    assert services.listed(empty) == []
+
+
+def test_a_version_that_is_not_there_is_told_with_those_that_are(
+    client: MlflowClient, settings: Settings
+) -> None:
+    registered(client, settings, "calculus", 2)
+    with pytest.raises(UsageError, match="no version '9'; there are 1, 2"):
+        services.promote(settings, "calculus", 9)
+    assert crowned(client, "calculus") is None
+
+
+def test_where_there_was_no_champion_before_the_way_on_is_named(
+    client: MlflowClient, settings: Settings
+) -> None:
+    registered(client, settings, "topology", 1)
+    with pytest.raises(UsageError, match="lyceum promote topology VERSION"):
+        services.rollback(settings, "topology")
+    services.promote(settings, "topology", 1)
+    with pytest.raises(UsageError, match="no champion before"):
+        services.rollback(settings, "topology")
+
+
+def test_what_cannot_be_served_does_not_become_champion(
+    client: MlflowClient, settings: Settings
+) -> None:
+    registered(client, settings, "half", 1, tagged=False)
+    with pytest.raises(UsageError, match="only half registered"):
+        services.promote(settings, "half", 1)
+    registered(client, settings, "lost", 1)
+    Path(f"{settings.home}/releases/lost-1.json").unlink()
+    with pytest.raises(StoreError, match=r"nothing at .*lost-1\.json"):
+        services.promote(settings, "lost", 1)
+    assert (crowned(client, "half"), crowned(client, "lost")) == (None, None)
+
+
+def test_the_list_tells_champions_and_leaves_out_what_is_not_ours(
+    client: MlflowClient, settings: Settings
+) -> None:
+    registered(client, settings, "arithmetic", 2)
+    services.promote(settings, "arithmetic", 2)
+    client.create_registered_model("somebody else's")
+    rows = {row["service"]: row for row in services.listed(settings)}
+    assert "somebody else's" not in rows
+    assert rows["arithmetic"] == {
+        "service": "arithmetic",
+        "versions": 2,
+        "champion": 2,
+        "auc": "0.82",
+        "live": None,
+        "endpoint": None,
+    }
+    assert services.status(settings)["services"] == list(rows.values())
