@@ -51,7 +51,7 @@ class Verdict:
 @task(name="gate")
 def gate(run: Run, report: Report, release: Release, cluster: Cluster) -> Verdict:
     """Check figures, then load the candidate in a real replica and measure it there."""
-    verdict = Verdict([*figure_checks(run, report), *_replica_checks(run, release, cluster)])
+    verdict = Verdict([*figure_checks(run, report), *replica_checks(run, release, cluster)])
     for reason in verdict.reasons:
         log.info("gate: %s", reason)
     return verdict
@@ -100,7 +100,7 @@ def _over_baseline(run: Run, report: Report) -> Check:
     return Check("baseline", gain.low > 0, text)
 
 
-def _replica_checks(run: Run, release: Release, cluster: Cluster) -> list[Check]:
+def replica_checks(run: Run, release: Release, cluster: Cluster) -> list[Check]:
     limit = run.recipe.gate.max_latency_ms
     try:
         with deploy.candidate(
