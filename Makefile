@@ -29,6 +29,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 fix: $(READY)
+	$(BIN)/python -m tests.readme
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,13 +17,11 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.platform import embedded
+from flows.request import resolve
 from ray_jobs import settings as installation
 from ray_jobs.cluster import Cluster, joined
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
-from ray_jobs.errors import UsageError
-from ray_jobs.families import recipe as named
-from ray_jobs.recipe import Recipe
 from ray_jobs.serving.release import Release
 from ray_jobs.training.events import Event
 from tasks import provenance, record, tracking
@@ -62,32 +60,6 @@ def pipeline(
     run = Run(resolved, installation.read())
     with contextlib.closing(Ray(run)) as ray:
         return Story(run, ray, publish=publish, truth=truth).tell()
-
-
-def resolve(
-    name: str,
-    service: str | None,
-    data: str | None,
-    settings: dict[str, str],
-    workers: int | None,
-    seed: int | None,
-) -> Recipe:
-    """A recipe with everything that was asked for; raises UsageError for what cannot be."""
-    chosen = named(name).overridden(**settings)
-    chosen = replace(
-        chosen,
-        service=service or chosen.service,
-        data=data or chosen.data,
-        workers=chosen.workers if workers is None else workers,
-        seed=chosen.seed if seed is None else seed,
-    )
-    if not chosen.data:
-        raise UsageError(f"recipe {name} needs data; say where with --data PATH")
-    if chosen.workers < 1:
-        raise UsageError(f"--workers {chosen.workers}: expected at least 1")
-    if not chosen.service.replace("-", "").replace("_", "").isalnum():
-        raise UsageError(f"service {chosen.service!r}: expected letters, digits, - and _ alone")
-    return chosen
 
 
 class Ray:

@@ -31,12 +31,12 @@ class Spec(Protocol):
 class Budget:
     """How long and how hard to train."""
 
-    epochs: int = 9
+    epochs: int = 9  # passes over the train split
     batch_cost: int = 4096  # positions of one global batch, shared by all workers
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.01
-    warmup_epochs: float = 0.5
-    clip_norm: float = 1.0
+    learning_rate: float = 5e-3  # the highest, between warm-up and cosine
+    weight_decay: float = 0.01  # of matrices; biases and norms are left alone
+    warmup_epochs: float = 0.5  # until the learning rate is at its highest
+    clip_norm: float = 1.0  # longest gradient of a step
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Split:
     A split that the data came with is honoured instead.
     """
 
-    test: float = 0.2
-    validation: float = 0.1
-    until: float = 1.0
+    test: float = 0.2  # share of groups
+    validation: float = 0.1  # share of groups
+    until: float = 1.0  # quantile of time where training ends and testing begins
 
     def __post_init__(self) -> None:
         """Raises UsageError for shares that leave nobody to train on."""
@@ -68,21 +68,21 @@ class Gate:
     """What a candidate must show before it may become champion."""
 
     margin: float = 0.002  # how much worse than the champion is still "not worse"
-    max_calibration_error: float = 0.05
+    max_calibration_error: float = 0.05  # mean gap of prediction and outcome
     max_latency_ms: float = 250.0  # p95 of single requests to a real replica
-    max_size_mb: float = 500.0
+    max_size_mb: float = 500.0  # of the artifact
 
 
 @dataclass(frozen=True)
 class Columns:
     """Which source column holds what; empty means: look for the usual names."""
 
-    learner: str = ""
-    item: str = ""
-    skills: str = ""
-    correct: str = ""
-    time: str = ""
-    skill_separator: str = ";"
+    learner: str = ""  # whose answer
+    item: str = ""  # the exercise
+    skills: str = ""  # what it practises
+    correct: str = ""  # 0 to 1, or true and false
+    time: str = ""  # unix seconds or ISO 8601
+    skill_separator: str = ";"  # between several skills of one answer
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Resources:
     """What one training worker and one serving replica claim of the cluster."""
 
     worker_cpus: float = 0.75  # below 1, so that a live service fits beside training
-    worker_gpus: float = 0.0
-    replica_cpus: float = 0.1
-    replicas: int = 1
+    worker_gpus: float = 0.0  # of each training worker
+    replica_cpus: float = 0.1  # claimed, so that training and serving go together
+    replicas: int = 1  # copies of a service
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,7 @@ class Registry:
 
     def page(self, run_id: str) -> str | None:
         """The run in a browser, where there is a server to show it."""
-        if not self.uri.startswith("http"):
-            return None
-        experiment = self.client.get_run(run_id).info.experiment_id
-        return f"{self.uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        return tracking.run_page(self.client, run_id)
 
 
 def opened(run: Run, mlflow: Registry, clean: CleanTable, splits: SplitTable, lineage: str) -> str:

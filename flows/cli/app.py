@@ -130,13 +130,14 @@ def run(
     from flows.cli.session import absolute, session
 
     pairs, source = parsed(settings), absolute(data)
-    session()
-    from flows.pipeline import pipeline, resolve
+    from flows.request import resolve
     from ray_jobs.data import sources
 
-    # What is wrong with the request itself is said before anything starts.
     resolved = resolve(recipe, service, source, pairs, workers, seed)
     sources.find(resolved.data)
+    session()
+    from flows.pipeline import pipeline
+
     with console.progress():
         report = pipeline(
             recipe=recipe,

@@ -1,0 +1,35 @@
+"""What was asked for, as a resolved recipe: said wrong, it is refused before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ray_jobs.errors import UsageError
+from ray_jobs.families import recipe as named
+from ray_jobs.recipe import Recipe
+
+
+def resolve(
+    name: str,
+    service: str | None,
+    data: str | None,
+    settings: dict[str, str],
+    workers: int | None,
+    seed: int | None,
+) -> Recipe:
+    """A recipe with everything that was asked for; raises UsageError for what cannot be."""
+    chosen = named(name).overridden(**settings)
+    chosen = replace(
+        chosen,
+        service=service or chosen.service,
+        data=data or chosen.data,
+        workers=chosen.workers if workers is None else workers,
+        seed=chosen.seed if seed is None else seed,
+    )
+    if not chosen.data:
+        raise UsageError(f"recipe {name} needs data; say where with --data PATH")
+    if chosen.workers < 1:
+        raise UsageError(f"--workers {chosen.workers}: expected at least 1")
+    if not chosen.service.replace("-", "").replace("_", "").isalnum():
+        raise UsageError(f"service {chosen.service!r}: expected letters, digits, - and _ alone")
+    return chosen

@@ -1,0 +1,267 @@
+"""The main job as a user does it: one platform, real Prefect, Ray, MLflow and HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ray_jobs.families.knowledge.simulator import simulate
+from ray_jobs.families.knowledge.world import World
+
+LYCEUM = Path(sys.executable).with_name("lyceum")
+pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A home of its own, and the command line on it."""
+
+    home: Path
+    data: Path
+    environment: dict[str, str]
+
+    def lyceum(self, *words: str, status: int = 0, limit_s: float = 400) -> str:
+        """Run a command; its standard output. Fails with both streams on another exit status."""
+        done = self.start(*words)
+        out, err = done.communicate(timeout=limit_s)
+        assert done.returncode == status, f"lyceum {words}: {done.returncode}\n{out}\n{err}"
+        return out if status == 0 else err
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(
+            [str(LYCEUM), *words], env=self.environment, cwd=self.home.parent, **pipes
+        )
+
+    def run(self, *words: str) -> dict[str, Any]:
+        """`lyceum run` with a report, and the report."""
+        path = self.home.parent / "report.json"
+        self.lyceum("run", *words, "--json", str(path))
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.lyceum("status", "--json"))
+        return found
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A platform that is up, with a small simulated log to learn from."""
+    folder = tmp_path_factory.mktemp("e2e")
+    simulate(World(seed=3, learners=150, items=60, skills=5), folder / "logs")
+    foreign = ("MLFLOW_", "PREFECT_", "RAY_", "LYCEUM_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    own = {"LYCEUM_HOME": str(folder / "home"), "LYCEUM_KEY_FILE": str(folder / "key")}
+    at = Installation(folder / "home", folder / "logs", {**kept, **own})
+    at.lyceum("up")
+    try:
+        yield at
+    finally:
+        at.lyceum("down")
+
+
+@pytest.fixture(scope="module")
+def first(here: Installation) -> dict[str, Any]:
+    """The report of the first run."""
+    return here.run("knowledge-smoke", "--data", str(here.data))
+
+
+def ask(endpoint: str) -> dict[str, Any]:
+    body = {
+        "history": [{"item": "a", "skills": ["b"], "correct": 1}],
+        "candidates": [{"item": "c"}],
+    }
+    answer = httpx.post(f"{endpoint}/v1/predict", json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_a_run_ends_with_an_answer_of_the_version_it_registered(first: dict[str, Any]) -> None:
+    told = ask(first["endpoint"])
+    assert (told["version"], told["lineage"]) == (first["version"], first["lineage"])
+    assert 0 < told["predictions"][0]["probability"] < 1
+
+
+def test_the_report_accounts_for_every_row_and_says_how_it_measured(first: dict[str, Any]) -> None:
+    data = first["data"]
+    bad = sum(data["quarantined"].values())
+    assert bad > 0
+    assert data["rows"] == data["kept"] + bad + data["merged"] + data["repeats"]
+    assert first["protocol"].startswith("N:")
+    assert first["gate"]["passed"]
+    assert set(first["metrics"]["auc"]) == {"value", "low", "high"}
+    assert first["metrics"]["auc"]["low"] > 0.5
+
+
+def test_the_same_run_again_comes_from_the_cache_and_registers_nothing(
+    here: Installation, first: dict[str, Any]
+) -> None:
+    again = here.run("knowledge-smoke", "--data", str(here.data))
+    assert {"ingest", "clean", "split", "train"} <= set(again["cached"])
+    assert (again["version"], again["lineage"]) == (first["version"], first["lineage"])
+    assert again["metrics"] == first["metrics"]
+    assert again["endpoint"] == first["endpoint"]
+
+
+SCRIPT = """
+import sys
+import mlflow, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/knowledge-smoke@champion")
+frame = pandas.DataFrame({
+    "learner": ["ada"] * 3, "item": ["x", "y", "z"], "skills": [["s"]] * 3,
+    "correct": [1.0, 0.0, None],
+})
+print(model.predict(frame)["probability"].between(0, 1).sum())
+"""
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_script_that_knows_only_mlflow_loads_the_champion(
+    here: Installation, first: dict[str, Any], up: bool
+) -> None:
+    uri = here.status()["mlflow_tracking_uri"] if up else f"sqlite:///{here.home / 'mlflow.db'}"
+    quiet = {**here.environment, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, uri],
+        env=quiet, cwd=here.home.parent, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.strip() == "3", done.stderr
+
+
+def test_mlflow_holds_what_an_analyst_looks_for(here: Installation, first: dict[str, Any]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(here.status()["mlflow_tracking_uri"])
+    version = client.get_model_version_by_alias("knowledge-smoke", "champion")
+    run = client.get_run(version.run_id)
+    assert version.version == first["version"]
+    assert version.tags["lineage"] == run.data.tags["lineage"] == first["lineage"]
+    assert run.data.tags["data_digest"] == first["data"]["digest"]
+    assert run.data.params["seed"] == "0"
+    assert run.data.metrics["auc"] == pytest.approx(first["metrics"]["auc"]["value"])
+    assert run.inputs.dataset_inputs
+    files = {
+        f.path for top in ("", "plots", "data") for f in client.list_artifacts(version.run_id, top)
+    }
+    assert {"model_card.md", "report.json", "plots/roc.png", "plots/calibration.png"} <= files
+    assert "data/report.json" in files
+
+
+def test_prefect_holds_a_task_per_stage_with_its_lines_and_the_report(
+    here: Installation, first: dict[str, Any]
+) -> None:
+    api = here.status()["prefect_api_url"]
+    run_id = first["links"]["Prefect flow run"].rsplit("/", 1)[1]
+    flow = httpx.get(f"{api}/flow_runs/{run_id}").json()
+    assert flow["state"]["type"] == "COMPLETED"
+    mine = {"flow_runs": {"id": {"any_": [run_id]}}}
+    tasks = httpx.post(f"{api}/task_runs/filter", json=mine).json()
+    stages = {t["name"].rsplit("-", 1)[0] for t in tasks}
+    assert {
+        "ingest",
+        "clean",
+        "split",
+        "train",
+        "evaluate",
+        "gate",
+        "register",
+        "publish",
+    } <= stages
+    lines = httpx.post(
+        f"{api}/logs/filter", json={"logs": {"flow_run_id": {"any_": [run_id]}}}
+    ).json()
+    assert any("rows read =" in line["message"] for line in lines)
+    pages = httpx.post(f"{api}/artifacts/filter", json=mine).json()
+    assert any("## Gate" in (page["data"] or "") for page in pages)
+
+
+class Client(threading.Thread):
+    """Asks a service all the time, and keeps every answer."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(daemon=True)
+        self.endpoint = endpoint
+        self.answers: list[str] = []
+        self.failures: list[str] = []
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            try:
+                self.answers.append(ask(self.endpoint)["version"])
+            except (AssertionError, httpx.TransportError) as error:
+                self.failures.append(repr(error))
+            time.sleep(0.02)
+
+
+def test_a_service_answers_throughout_its_own_retraining_and_swap(
+    here: Installation, first: dict[str, Any]
+) -> None:
+    client = Client(first["endpoint"])
+    client.start()
+    small = ["spec.width=16", "spec.neighbours=0", "budget.epochs=2"]
+    words = [word for setting in small for word in ("--set", setting)]
+    # A network on both cores beside the live service; whether it beats Rasch is not the point.
+    network = here.start("run", "knowledge", "--service", "other", "--data", str(here.data), *words)
+    out, err = network.communicate(timeout=400)
+    assert "train: epoch 2 of 2" in out, err
+    retrained = here.run("knowledge-smoke", "--data", str(here.data), "--seed", "1")
+    time.sleep(1)
+    client.done.set()
+    client.join()
+    assert not client.failures
+    assert client.answers[0] == first["version"]
+    assert client.answers[-1] == retrained["version"] != first["version"]
+
+
+def test_rollback_and_promote_swap_what_answers(here: Installation, first: dict[str, Any]) -> None:
+    here.run("knowledge-smoke", "--data", str(here.data), "--seed", "1")
+    here.lyceum("rollback", "knowledge-smoke")
+    assert ask(first["endpoint"])["version"] == first["version"]
+    here.lyceum("promote", "knowledge-smoke", "2")
+    assert ask(first["endpoint"])["version"] == "2"
+    assert "no version '99'" in here.lyceum("promote", "knowledge-smoke", "99", status=2)
+
+
+def test_bad_words_end_with_one_line_and_status_2(here: Installation) -> None:
+    for words in (
+        ["run", "nothing"],
+        ["run", "knowledge", "--data", "/nowhere"],
+        ["run", "knowledge", "--data", str(here.data), "--set", "budget.epoch=1"],
+        ["run", "knowledge", "--data", str(here.data), "--set", "budget.epochs=many"],
+        ["rollback", "nobody"],
+    ):
+        said = here.lyceum(*words, status=2)
+        assert said.startswith("error: "), said
+        assert "Traceback" not in said
+
+
+def test_a_schedule_fires_by_itself_and_ends_green(here: Installation) -> None:
+    words = ["knowledge-smoke", "--service", "nightly", "--data", str(here.data)]
+    here.lyceum("schedule", *words, "--cron", "* * * * *")
+    api = here.status()["prefect_api_url"]
+    deadline = time.monotonic() + 240
+    states: list[str] = []
+    while "COMPLETED" not in states:
+        assert time.monotonic() < deadline, states
+        time.sleep(2)
+        mine = {"deployments": {"name": {"like_": "nightly"}}, "sort": "START_TIME_DESC"}
+        runs = httpx.post(f"{api}/flow_runs/filter", json=mine).json()
+        states = [run["state"]["type"] for run in runs]
+        assert not {"FAILED", "CRASHED"} & set(states)
+    endpoints = {row["service"]: row["endpoint"] for row in here.status()["services"]}
+    assert ask(endpoints["nightly"])["version"] == "1"
