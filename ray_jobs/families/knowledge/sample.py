@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from ray_jobs.families.knowledge.world import Truth, World
 
 TRUTH = "truth.json"
 
+# Large enough that the interval of a gain over the baseline is far narrower than the gain.
+SCHOOL = World(learners=3000, items=400)
+
 
 def sample(folder: Path, seed: int) -> str:
     """Simulate a school's log below a folder; returns what to hand to `--data`."""
-    truth = simulate(World(seed=seed), folder / "logs")
+    truth = simulate(replace(SCHOOL, seed=seed), folder / "logs")
     truth.save(folder / TRUTH)  # beside the logs, where ingestion does not look
     return str(folder / "logs")
 
