@@ -204,9 +204,9 @@ def test_more_workers_than_there_is_room_for_fail_within_seconds(
 ) -> None:
     asked = job(splits, tmp_path / "crowd", workers=9)
     started = time.monotonic()
-    with pytest.raises(TrainingError, match=r"9 workers .* the cluster has 2; .*--workers 2"):
+    with pytest.raises(TrainingError, match=r"9 workers .* has 2 CPU .*--workers 2"):
         wait(asked, submit(asked, dashboard), dashboard, lambda _: None)
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 60
 
 
 def test_a_follower_that_is_interrupted_stops_its_job(

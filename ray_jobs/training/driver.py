@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,6 @@ def train(job: TrainJob) -> str:
 
     Raises TrainingError when that cannot be, within seconds where resources lack.
     """
-    import ray
-
     _must_be_absolute(job)
     known = finished_artifact(job)
     if known is not None:
@@ -54,11 +52,11 @@ def train(job: TrainJob) -> str:
     check_splits(job)
     spec = spec_from(job.spec, family(job.family).specs)
     closed_form = hasattr(spec, "fit")
-    if len(ray.nodes()) == 1:  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in _nodes()]
+    check_resources(job, 1 if closed_form else job.workers, nodes)
+    if len(nodes) == 1:
         # Nobody takes our only node away; the watcher would cost a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    check_resources(job, 1 if closed_form else job.workers, cluster)
     digest = _fit(job) if closed_form else _train_network(job)
     store.remove(job.checkpoints)
     logger.info("trained %s: %s", job.artifact, digest)
@@ -77,19 +75,28 @@ def finished_artifact(job: TrainJob) -> Artifact | None:
             return None
 
 
-def check_resources(job: TrainJob, workers: int, cluster: Mapping[str, float]) -> None:
+def check_resources(job: TrainJob, workers: int, nodes: Sequence[Mapping[str, float]]) -> None:
     """Raise TrainingError when a cluster could never hold the workers a job asks for."""
     for kind, each, setting in (
         ("CPU", job.resources.worker_cpus, "resources.worker_cpus"),
         ("GPU", job.resources.worker_gpus, "resources.worker_gpus"),
     ):
-        there = cluster.get(kind, 0.0)
-        if workers * each > there:
+        there = [node.get(kind, 0.0) for node in nodes]
+        room = sum(int(amount / each) for amount in there) if each else workers
+        if workers > room:
+            fewer = f"use fewer (--workers {room}) or " if room else ""
             raise TrainingError(
-                f"{workers} workers with {each:g} {kind} each need {workers * each:g}, the cluster "
-                f"has {there:g}; use fewer (--workers {max(1, int(there / each))}) or claim less "
-                f"each (--set {setting}=...)"
+                f"{workers} workers with {each:g} {kind} each do not fit: the cluster has "
+                f"{sum(there):g} {kind} on {len(nodes)} node(s), room for {room}; "
+                f"{fewer}claim less each (--set {setting}=...)"
             )
+
+
+def _nodes() -> list[dict[str, Any]]:
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
 
 
 def _must_be_absolute(job: TrainJob) -> None:
