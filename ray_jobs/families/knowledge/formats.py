@@ -26,6 +26,7 @@ NAMES = {
 }
 NEEDED = ("learner", "correct")
 RAW = ("learner", "item", "skills", "correct", "time")
+HEAD = 1200  # lines that tell how many make up a learner
 
 
 def read(source: Source, columns: Columns) -> Raw:
@@ -73,8 +74,13 @@ def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str,
     return found
 
 
+def _bare(line: str) -> str:
+    """A line of values between commas, without the comma that some end in."""
+    return line.strip().rstrip(",")
+
+
 def _tokens(line: str) -> list[str]:
-    return [t.strip() for t in line.strip().rstrip(",").split(",")]
+    return [t.strip() for t in _bare(line).split(",")]
 
 
 def _is_line_form(source: Source, data: bytes) -> bool:
@@ -91,7 +97,7 @@ def _is_line_form(source: Source, data: bytes) -> bool:
 
 def _line_form(source: Source, data: bytes) -> Raw:
     lines = raw_files.decoded(source, data).rstrip().split("\n")
-    period = max((3, 4), key=lambda p: _agreement(lines, p))
+    period = max((3, 4), key=lambda p: _agreement(lines[:HEAD], p))
     rows: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
     for start in range(0, len(lines), period):
@@ -100,19 +106,24 @@ def _line_form(source: Source, data: bytes) -> Raw:
             raw = "\n".join(group)
             bad.append({"line": start + 1, "reason": "malformed_line", "raw": raw})
             continue
-        rows.extend(_answers(group, start, source))
+        rows.append(_answers(group, start, source))
     if not rows:
         raise ContractError(f"{source.url}: no group of {period} lines holds answers")
-    kinds = {**dict.fromkeys(RAW, pl.String), "line": pl.Int64}
-    frame = pl.DataFrame(rows, schema=kinds).with_columns(pl.lit(source.name).alias("file"))
+    lists = ("item", "skills", "correct")
+    frame = pl.DataFrame(rows).with_columns(pl.col(lists).str.split(",")).explode(lists)
+    frame = frame.with_columns(
+        pl.lit(None, pl.String).alias("time"),
+        pl.lit(source.name).alias("file"),
+        pl.col("line").cast(pl.Int64),
+    )
     return Raw(frame, raw_files.malformed(source, bad))
 
 
 def _consistent(group: Sequence[str], period: int) -> bool:
     if len(group) != period:
         return False
-    head, *rest = [_tokens(line) for line in group]
-    lengths = {len(tokens) for tokens in rest}
+    head = _tokens(group[0])
+    lengths = {_bare(line).count(",") + 1 for line in group[1:]}
     counted = len(head) == 2 or (head[0].isdigit() and int(head[0]) in lengths)
     return len(lengths) == 1 and len(head) <= 2 and counted
 
@@ -122,14 +133,12 @@ def _agreement(lines: Sequence[str], period: int) -> float:
     return sum(_consistent(g, period) for g in groups) / len(groups)
 
 
-def _answers(group: Sequence[str], start: int, source: Source) -> list[dict[str, Any]]:
-    head, *rest = [_tokens(line) for line in group]
+def _answers(group: Sequence[str], start: int, source: Source) -> dict[str, Any]:
+    """One learner's answers, still as lines."""
+    head, *rest = _tokens(group[0]), *(_bare(line) for line in group[1:])
     # A count names nobody; the place in the file does, and files of one set differ in name.
     learner = head[1] if len(head) == 2 else f"{source.name.split('.')[0]}:{start + 1}"
     skills, correct = rest[-2:]
     items = rest[0] if len(rest) == 3 else skills
-    line = start + len(group)
-    return [
-        {"learner": learner, "item": i, "skills": s, "correct": c, "time": None, "line": line}
-        for i, s, c in zip(items, skills, correct, strict=True)
-    ]
+    line = start + len(group)  # the last, which holds the outcomes
+    return {"learner": learner, "item": items, "skills": skills, "correct": correct, "line": line}

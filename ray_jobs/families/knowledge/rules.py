@@ -56,12 +56,11 @@ def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
         .str.to_lowercase()
         .replace_strict(TRUTHS, default=None, return_dtype=pl.Float32)
     )
-    tags = pl.col("skills").str.split(skill_separator).list.eval(pl.element().str.strip_chars())
-    skills = tags.list.eval(pl.element().filter(pl.element() != ""))
+    sets = _skill_sets(rows["skills"], skill_separator)
+    rows = rows.join(sets, on="skills", how="left", nulls_equal=True, maintain_order="left")
     return rows.with_columns(
         pl.coalesce(number, word).alias("credit"),
         _seconds(pl.col("time")).alias("seconds"),
-        skills.list.unique().list.sort().fill_null([]).alias("set"),
     ).select(
         "file", "line", "learner", "item", "bucket", "position", "split",
         pl.col("correct").is_not_null().alias("answered"),
@@ -70,6 +69,14 @@ def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
         pl.col("seconds").alias("time"),
         pl.col("set").alias("skills"),
     )  # fmt: skip
+
+
+def _skill_sets(skills: pl.Series, separator: str) -> pl.DataFrame:
+    """Each text there is of `skills` with its `set`: far fewer than there are rows."""
+    tags = pl.col("skills").str.split(separator).list.eval(pl.element().str.strip_chars())
+    named = tags.list.eval(pl.element().filter(pl.element() != ""))
+    texts = skills.unique().to_frame("skills")
+    return texts.with_columns(named.list.unique().list.sort().fill_null([]).alias("set"))
 
 
 def _seconds(time: pl.Expr) -> pl.Expr:
@@ -112,9 +119,12 @@ def _merged(rows: pl.DataFrame, timed: bool) -> pl.DataFrame:
         again = pl.col("skills").eq_missing(pl.col("skills").shift())
         rows = rows.with_columns((new | again).cum_sum().alias("answer"))
         same = ["answer"]
+    several = pl.len().over(same) > 1
     others = [pl.col(c).first() for c in rows.columns if c not in (*same, "skills")]
     skills = pl.col("skills").list.explode(keep_nulls=False, empty_as_null=False)
-    return rows.group_by(same, maintain_order=True).agg(skills.unique().sort(), *others)
+    groups = rows.filter(several).group_by(same, maintain_order=True)
+    united = groups.agg(skills.unique().sort(), *others)
+    return pl.concat([rows.filter(~several), united.select(rows.columns)])
 
 
 def _table(answers: pl.DataFrame, timed: bool) -> pl.DataFrame:

@@ -1,0 +1,214 @@
+"""What artifacts promise: they load to the same answers, whole, or say what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ray_jobs import artifact, store
+from ray_jobs.artifact import MANIFEST, SEAL, Artifact
+from ray_jobs.errors import ArtifactError
+from ray_jobs.families import family
+from ray_jobs.families.knowledge.networks import SPECS, Lstm
+from ray_jobs.families.knowledge.table import CLEAN
+from ray_jobs.predictor import batches, predict
+
+ABOUT = {"lineage": "abc", "seed": 3, "data": {"digest": "d"}}
+KNOWLEDGE = family("knowledge")
+
+
+@pytest.fixture(scope="module")
+def table() -> pl.DataFrame:
+    rows = [
+        {"learner": f"l{n}", "item": f"i{k % 4}", "skills": [f"s{k % 2}"], "correct": k % 3 / 2}
+        for n in range(6)
+        for k in range(1 + 2 * n)
+    ]
+    made = {"time": None, "position": 0, "bucket": 0, "split": None, "scored": True}
+    return pl.DataFrame([{**row, **made} for row in rows], schema=CLEAN)
+
+
+@pytest.fixture(scope="module")
+def spec() -> Lstm:
+    return Lstm(width=8, neighbours=0)
+
+
+@pytest.fixture
+def folder(table: pl.DataFrame, spec: Lstm, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    vocabulary = KNOWLEDGE.vocabulary(table)
+    artifact.write(
+        tmp_path / "model",
+        kind="knowledge",
+        spec=spec,
+        vocabulary=vocabulary,
+        module=spec.build(vocabulary),
+        about=ABOUT,
+    )
+    return tmp_path / "model"
+
+
+def test_an_artifact_comes_back_as_it_was(folder: Path, table: pl.DataFrame, spec: Lstm) -> None:
+    model = artifact.read(folder)
+    assert (model.family, model.spec, model.about) == (KNOWLEDGE, spec, ABOUT)
+    assert model.vocabulary == KNOWLEDGE.vocabulary(table)
+    assert not model.module.training
+    torch.manual_seed(0)
+    made = spec.build(model.vocabulary).eval()
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(tensor, model.module.state_dict()[name])
+    examples = KNOWLEDGE.examples(table, model.vocabulary)
+    same = Artifact(KNOWLEDGE, spec, model.vocabulary, made, ABOUT, "")
+    for one, two in zip(predict(model, examples), predict(same, examples), strict=True):
+        assert np.array_equal(one, two)
+
+
+def test_the_same_model_has_the_same_digest_and_another_has_another(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = artifact.read(folder)
+
+    def written(about: dict[str, Any], module: torch.nn.Module) -> str:
+        return artifact.write(
+            tmp_path / "again",
+            kind="knowledge",
+            spec=model.spec,
+            vocabulary=model.vocabulary,
+            module=module,
+            about=about,
+        )
+
+    assert written(ABOUT, model.module) == model.digest
+    assert written({**ABOUT, "seed": 4}, model.module) != model.digest
+    next(model.module.parameters()).data.add_(1e-3)
+    assert written(ABOUT, model.module) != model.digest
+
+
+def test_an_artifact_travels_over_a_store(folder: Path, tmp_path: Path) -> None:
+    uri = f"memory://{tmp_path.name}/artifact"
+    store.put_folder(folder, uri)
+    assert artifact.read(store.fetch(uri, tmp_path / "back")).digest == artifact.read(folder).digest
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_no_byte_can_change_unseen(folder: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(folder.iterdir())))
+    whole = path.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    other = data.draw(st.integers(1, 255))
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ other]) + whole[at + 1 :])
+    with pytest.raises(ArtifactError, match="does not match its digest"):
+        artifact.read(folder)
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SEAL, "weights.safetensors", "vocabulary.json"])
+def test_a_missing_or_half_written_file_is_named(name: str, folder: Path) -> None:
+    path = folder / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtifactError, match="does not match its digest; train again or roll back"):
+        artifact.read(folder)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=rf"{name}.*is missing"):
+        artifact.read(folder)
+
+
+def test_a_folder_without_an_artifact_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no model artifact in"):
+        artifact.read(tmp_path / "nowhere")
+
+
+def amended(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """An artifact that is whole, but says something else."""
+    values = orjson.loads((folder / MANIFEST).read_bytes())
+    change(values)
+    data = orjson.dumps(values)
+    (folder / MANIFEST).write_bytes(data)
+    (folder / SEAL).write_text(hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format=99), "artifact format 99, this Lyceum reads up to 1; upgrade"),
+        (lambda m: m.update(family="geometry"), "no family 'geometry'"),
+        (lambda m: m["spec"].update(name="rnn"), "no spec 'rnn'"),
+        (lambda m: m["spec"].update(heads=4), "not of this version"),
+        (lambda m: m["spec"].update(width=16), "size mismatch"),
+    ],
+)
+def test_an_artifact_of_another_version_is_refused(
+    change: Callable[[dict[str, Any]], None], message: str, folder: Path
+) -> None:
+    amended(folder, change)
+    with pytest.raises(ArtifactError, match=message):
+        artifact.read(folder)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_an_artifact_holds_tensors_and_json_and_no_pickle(
+    name: str, table: pl.DataFrame, tmp_path: Path
+) -> None:
+    vocabulary = KNOWLEDGE.vocabulary(table)
+    spec = SPECS[name]()
+    module = spec.build(vocabulary)
+    artifact.write(
+        tmp_path, kind="knowledge", spec=spec, vocabulary=vocabulary, module=module, about={}
+    )
+    for path in tmp_path.iterdir():
+        data = path.read_bytes()
+        assert not zipfile.is_zipfile(path), path  # as torch.save would write
+        with pytest.raises((pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError)):
+            Refusing(io.BytesIO(data)).load()
+        if path.suffix == ".json":
+            orjson.loads(data)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors", ".sha256"}
+
+
+class Refusing(pickle.Unpickler):
+    """Reads pickles without running anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise AssertionError(f"a pickle that calls {module}.{name}")
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
+def test_batches_hold_every_example_once_and_stay_within_their_cost(
+    costs: list[int], batch_cost: int
+) -> None:
+    found = list(batches(costs, batch_cost))
+    assert sorted(i for batch in found for i in batch) == list(range(len(costs)))
+    for batch in found:
+        assert len(batch) * max(costs[i] for i in batch) <= batch_cost or len(batch) == 1
+
+
+@pytest.mark.parametrize("batch_cost", [1, 20, 10_000])
+def test_predictions_come_in_the_order_asked_whatever_the_batches(
+    batch_cost: int, folder: Path, table: pl.DataFrame
+) -> None:
+    model = artifact.read(folder)
+    examples = list(KNOWLEDGE.examples(table, model.vocabulary))[::-1]
+    together = predict(model, examples, batch_cost=batch_cost)
+    for example, outcome in zip(examples, together, strict=True):
+        (alone,) = predict(model, [example])
+        assert np.allclose(alone, outcome, atol=1e-6)
+        assert len(outcome) == len(example.items)
+    assert predict(model, []) == []
