@@ -50,8 +50,17 @@ def _run(family: str, data: str, *, truth: str, path: Path | None) -> dict[str, 
 
     with console.progress():
         report = pipeline(recipe=f"{family}-demo", data=data, truth=truth)
+    _deliver_logs()  # while Prefect's server is still there to take them
     finish(report, path)
     return report
+
+
+def _deliver_logs() -> None:
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
 
 
 def _call(report: dict[str, Any]) -> None:

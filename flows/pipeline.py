@@ -209,15 +209,19 @@ class Story:
         if not self.publish or not self.run.settings.ray_address:
             why = "not asked for" if not self.publish else "no platform is up (lyceum up)"
             self.progress.skipped("publish", why)
+            record.crown(self.mlflow, release)
             return None
         with self.progress.stage("publish"):
-            return go_live(
+            endpoint = go_live(
                 release,
                 self.ray.cluster,
                 key_file=str(self.run.settings.key_file),
                 resources=self.run.recipe.resources,
                 previous=champion,
             )
+            # Only what answers is champion: a version that cannot go live changes nothing.
+            record.crown(self.mlflow, release)
+            return endpoint
 
     def links(self, run_id: str, endpoint: str | None) -> dict[str, str]:
         """Where a person can look further."""

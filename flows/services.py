@@ -119,7 +119,7 @@ def _live(settings: Settings, cluster: Cluster, release: Release, previous: Rele
         release,
         cluster.services,
         key_file=str(settings.key_file),
-        resources=Resources(),
+        resources=Resources(**release.resources),
         previous=previous,
     )
     return f", live at {url}"

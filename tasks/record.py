@@ -88,6 +88,7 @@ def release_of(run: Run, model: Model, report: Report, lineage: str, clean: Clea
         artifact=model.artifact,
         digest=model.digest,
         golden=report.golden,
+        resources=as_dict(run.recipe.resources),
         card={
             "description": run.family.title,
             "protocol": run.family.protocol,
@@ -110,7 +111,7 @@ def register(
     release: Release,
     verdict: Verdict,
 ) -> Release:
-    """Log the evaluation and register the version; a passed gate makes it champion."""
+    """Log the evaluation and register the version, as challenger."""
     steps = events.read(model.events)
     tracking.log_evaluation(
         mlflow.client,
@@ -131,9 +132,12 @@ def register(
     tags = {RELEASE: uri, "gate": "passed" if verdict.passed else "failed"}
     for key, value in tags.items():
         mlflow.client.set_model_version_tag(release.service, numbered.version, key, value)
-    if verdict.passed:
-        registry.crown(mlflow.client, release.service, version.version)
     return numbered
+
+
+def crown(mlflow: Registry, release: Release) -> None:
+    """Make a registered release the champion of its service."""
+    registry.crown(mlflow.client, release.service, int(release.version))
 
 
 def _version(

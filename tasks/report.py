@@ -74,7 +74,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
             "epochs": outcome.model.epochs,
         },
         "endpoint": outcome.endpoint,
-        "request": report.golden[1]["request"],  # one that the service can be asked
+        "request": _request(report),
         "links": outcome.links,
     }
 
@@ -108,6 +108,13 @@ def markdown(outcome: Outcome) -> str:
         f"Lineage `{outcome.lineage}`",
     ]
     return "\n".join(lines)
+
+
+def _request(report: Report) -> dict[str, Any]:
+    """Something the service can be asked: a short golden request, yet not an empty one."""
+    requests: list[dict[str, Any]] = [case["request"] for case in report.golden]
+    telling = [request for request in requests if all(request.values())]
+    return min(telling or requests, key=lambda request: len(str(request)))
 
 
 def _accounts(outcome: Outcome) -> str:

@@ -147,13 +147,14 @@ def test_mlflow_holds_what_an_analyst_looks_for(here: Installation, first: dict[
 
     client = MlflowClient(here.status()["mlflow_tracking_uri"])
     version = client.get_model_version_by_alias("knowledge-smoke", "champion")
+    assert version.run_id
     run = client.get_run(version.run_id)
     assert version.version == first["version"]
     assert version.tags["lineage"] == run.data.tags["lineage"] == first["lineage"]
     assert run.data.tags["data_digest"] == first["data"]["digest"]
     assert run.data.params["seed"] == "0"
     assert run.data.metrics["auc"] == pytest.approx(first["metrics"]["auc"]["value"])
-    assert run.inputs.dataset_inputs
+    assert run.inputs and run.inputs.dataset_inputs
     files = {
         f.path for top in ("", "plots", "data") for f in client.list_artifacts(version.run_id, top)
     }

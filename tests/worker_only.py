@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import sys
 import tempfile
 from dataclasses import asdict
@@ -13,9 +14,11 @@ from pathlib import Path
 import httpx
 
 from ray_jobs import artifact, settings, store
-from ray_jobs.cluster import free_port, joined
+from ray_jobs.cluster import joined
 from ray_jobs.data import clean, snapshot, sources, split
 from ray_jobs.families import family, recipe
+from ray_jobs.families.knowledge.simulator import simulate
+from ray_jobs.families.knowledge.world import World
 from ray_jobs.predictor import predict
 from ray_jobs.privacy import load_key
 from ray_jobs.recipe import Resources, as_dict
@@ -33,7 +36,7 @@ def main(folder: Path) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with tempfile.TemporaryDirectory(prefix="lyceum-") as short:
         here = settings.read()
-        with joined(here, folder=short, port=free_port(here.host)) as cluster:
+        with joined(here, folder=short, port=_free_port()) as cluster:
             identifier = submit.submit(job, cluster.dashboard)
             submit.wait(job, identifier, cluster.dashboard, _silent)
             model = artifact.read(store.local_path(job.artifact))
@@ -51,6 +54,12 @@ def main(folder: Path) -> None:
             print(json.dumps({"status": answer.status_code, **answer.json()}))
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _silent(_: Event) -> None:
     """Progress for nobody."""
 
@@ -59,7 +68,8 @@ def training_job(folder: Path) -> TrainJob:
     """Simulate, ingest, clean and split; a small network on two workers."""
     kind, plan = family("knowledge"), recipe("knowledge")
     key, home = load_key(folder / "key"), str(folder / "store")
-    files = sources.find(kind.sample(folder / "sample", 0))
+    simulate(World(learners=200), folder / "logs")
+    files = sources.find(str(folder / "logs"))
     taken = snapshot.ingest(
         files, lambda s: kind.read(s, plan.columns), group=kind.group, key=key, store_uri=home
     )

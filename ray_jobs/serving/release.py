@@ -7,7 +7,7 @@ with MLflow down, serves the same weights and passes the same golden requests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Release:
     digest: str  # of the artifact
     golden: list[dict[str, Any]]  # {"request": ..., "outcomes": [[p, ...], ...]}
     card: dict[str, Any]  # data, protocol, figures, spec: what v1/model tells
+    resources: dict[str, Any] = field(default_factory=dict)  # as recipe.Resources; empty: usual
     version: str = ""  # MLflow's number, known once registered
 
     def save(self, uri: str) -> None:

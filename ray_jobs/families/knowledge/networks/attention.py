@@ -79,7 +79,8 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = spec.heads
         self.query = nn.Linear(2 * spec.width, spec.width)
-        self.key_value = nn.Linear(2 * spec.width, 2 * spec.width)
+        # A key's bias has no gradient but rounding, which Adam would follow.
+        self.key_value = nn.Linear(2 * spec.width, 2 * spec.width, bias=False)
         self.out = nn.Linear(spec.width, spec.width)
         self.norm = nn.LayerNorm(spec.width)
         self.inner = nn.Sequential(
