@@ -28,7 +28,7 @@ def ingest(run: Run) -> tuple[Snapshot, bool]:
         "files": [[f.name, f.kind, f.split, f.digest()] for f in files],
         "columns": asdict(columns),
         "key": run.key.fingerprint,
-        "code": run.code("data"),
+        "code": run.code("data", "privacy.py"),
     }
 
     def work(_: str) -> dict[str, Any]:
@@ -52,11 +52,10 @@ def clean(run: Run, snapshot: Snapshot) -> tuple[CleanTable, bool]:
     columns = run.recipe.columns
     limit = run.recipe.max_bad_fraction
     inputs = {
-        "snapshot": snapshot.digest,
-        "malformed": snapshot.malformed,
+        "snapshot": snapshot.uri.rsplit("/", 1)[-1],
         "columns": asdict(columns),
         "limit": limit,
-        "code": run.code("data"),
+        "code": run.code("data", "privacy.py"),
     }
 
     def work(uri: str) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def split(run: Run, table: CleanTable) -> tuple[SplitTable, bool]:
         "table": table.uri.rsplit("/", 1)[-1],
         "how": asdict(how),
         "salt": service,
-        "code": run.code("data"),
+        "code": run.code("data", "privacy.py"),
     }
 
     def work(uri: str) -> dict[str, Any]:

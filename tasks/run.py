@@ -49,6 +49,6 @@ class Run:
             "data": clean.digest,
             "rows": splits.rows,
             "cut": splits.cut,
-            "code": self.code("training", "data", "train.py", "artifact.py"),
+            "code": self.code("training", "data", "privacy.py", "train.py", "artifact.py"),
         }
         return manifest.digest(facts)[:32]

@@ -154,7 +154,8 @@ def test_mlflow_holds_what_an_analyst_looks_for(here: Installation, first: dict[
     assert run.data.tags["data_digest"] == first["data"]["digest"]
     assert run.data.params["seed"] == "0"
     assert run.data.metrics["auc"] == pytest.approx(first["metrics"]["auc"]["value"])
-    assert run.inputs and run.inputs.dataset_inputs
+    assert run.inputs
+    assert run.inputs.dataset_inputs
     files = {
         f.path for top in ("", "plots", "data") for f in client.list_artifacts(version.run_id, top)
     }
