@@ -212,12 +212,14 @@ VERBS = {
 
 
 def golden(table: pl.DataFrame, count: int = 4) -> list[dict[str, Any]]:
-    """A few predict requests out of a clean table: short, long, and somebody new."""
+    """A few predict requests out of a clean table: somebody new, a beginner, short and long."""
     lengths = table.group_by("learner", maintain_order=True).len().sort("len", maintain_order=True)
     places = np.linspace(0, len(lengths) - 1, count - 1).astype(int)
     learners = [lengths["learner"][int(i)] for i in places]
-    requests = [_request(table.filter(pl.col("learner") == name).head(200)) for name in learners]
-    return [{"history": [], "candidates": requests[0]["candidates"]}, *requests]
+    answers = [table.filter(pl.col("learner") == name).head(200) for name in learners]
+    beginner = _request(answers[-1].head(4))
+    new = {"history": [], "candidates": beginner["candidates"]}
+    return [new, beginner, *map(_request, answers)]
 
 
 def _request(answers: pl.DataFrame) -> dict[str, Any]:
