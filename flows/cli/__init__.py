@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; not KeyboardInterrupt, of which Typer would only say "Aborted!"."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
 
 
 def main() -> None:
-    """Run the command line; 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    """Run the command line; 0 done, 1 failed, 2 bad usage, 128 and more by a signal."""
     from flows.cli.app import app
     from flows.cli.console import fail
     from ray_jobs.errors import LyceumError
 
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app(arguments)
     except LyceumError as error:
@@ -20,6 +32,10 @@ def main() -> None:
             raise
         fail(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except Interrupted as error:
         fail("interrupted; run the same command again and it goes on where it was")
-        sys.exit(130)
+        sys.exit(error.exit_code)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(number)

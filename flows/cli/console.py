@@ -17,7 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 LOGGERS = ("flows", "tasks", "ray_jobs")
 
@@ -102,11 +102,14 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def _bars() -> Progress:
     return Progress(
         SpinnerColumn(finished_text="✓"),
-        TextColumn("[bold]{task.description:<9}"),
-        BarColumn(bar_width=20),
+        TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True, min_width=9)),
+        BarColumn(bar_width=10),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn(
+            "{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
+        expand=True,
         console=out,
     )
 
