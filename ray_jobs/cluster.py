@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,10 +83,21 @@ def _init(settings: Settings, folder: str) -> str:
     there = {"address": settings.ray_address}
     chosen = there if settings.ray_address else here
     try:
-        with agent_on_any_port():
+        with agent_on_any_port(), _own_sigterm():
             context = ray.init(**chosen, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise PlatformError(
             f"no Ray answers at {settings.ray_address or 'this machine'}: {error}"
         ) from error
     return f"http://{context.dashboard_url}"
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's SIGTERM handler: Ray's prints a stack and aborts."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
