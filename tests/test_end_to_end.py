@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from ray_jobs.families.knowledge.simulator import simulate
@@ -228,6 +231,33 @@ def test_a_service_answers_throughout_its_own_retraining_and_swap(
     assert not client.failures
     assert client.answers[0] == first["version"]
     assert client.answers[-1] == retrained["version"] != first["version"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_leaves_no_job_and_goes_on(
+    here: Installation, number: signal.Signals
+) -> None:
+    settings = ["spec.width=16", "spec.neighbours=0", "budget.epochs=60", f"seed={number}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = ["run", "knowledge", "--service", "stopped", "--data", str(here.data), *words]
+    run = here.start(*command)
+    assert run.stdout is not None
+    assert any(line.startswith("train: epoch 2 ") for line in run.stdout)
+    run.send_signal(number)
+    _, err = run.communicate(timeout=60)
+    assert (run.returncode, "run the same command again" in err) == (128 + number, True), err
+    trains = [p for p in psutil.process_iter(["cmdline"]) if _trains(p, here.home)]
+    assert not trains
+    again = here.start(*command, "--no-publish")
+    out, err = again.communicate(timeout=300)
+    epochs = re.findall(r"train: epoch (\d+) of 60", out)
+    assert epochs[-1] == "60", err
+    assert "split: done in 0.0 s (from cache)" in out
+
+
+def _trains(process: psutil.Process, home: Path) -> bool:
+    command = process.info["cmdline"] or []
+    return "ray_jobs.train" in command and any(str(home) in word for word in command)
 
 
 def test_rollback_and_promote_swap_what_answers(here: Installation, first: dict[str, Any]) -> None:
