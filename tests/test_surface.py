@@ -576,3 +576,12 @@ def test_nothing_asked_is_nothing_answered(model: Artifact) -> None:
         assert await batcher.outcomes([]) == []
 
     run_with(model, story)
+
+
+def test_a_question_has_its_time_and_never_lies_before_the_last_answer(ask: Ask) -> None:
+    body = {**request(), "history": [{**answer(0), "time": 1_000_000.0}]}
+    now = ask("POST", "v1/predict", {**body, "time": 1_000_000.0}).json()
+    assert now["predictions"] == ask("POST", "v1/predict", body).json()["predictions"]
+    before = ask("POST", "v1/predict", {**body, "time": 999_999.0})
+    assert before.status_code == 422
+    assert before.json()["errors"][0]["pointer"] == "/time"

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+)
 
 from ray_jobs.families.knowledge.batch import History
 from ray_jobs.families.knowledge.frame import COLUMNS, example, frame
@@ -56,6 +63,11 @@ class Request(Strict):
 
     learner: str | None = Field(default=None, max_length=512)
     history: list[Answer] = Field(default=[], max_length=MAX_ANSWERS)
+    time: float | None = Field(
+        default=None,
+        ge=0,
+        description="unix seconds of asking; without it, right after the last answer",
+    )
 
     @field_validator("history")
     @classmethod
@@ -70,6 +82,16 @@ class Request(Strict):
                     )
                 latest = answer.time
         return history
+
+    @field_validator("time")
+    @classmethod
+    def not_in_the_past(cls, time: float | None, info: ValidationInfo) -> float | None:
+        """Refuse to ask before the last answer: forgetting would run backwards."""
+        history: list[Answer] = info.data.get("history", [])
+        last = max((a.time for a in history if a.time is not None), default=0.0)
+        if time is not None and time < last:
+            raise ValueError(f"{time:.0f} is before the last answer of the history ({last:.0f})")
+        return time
 
 
 class PredictRequest(Request):
@@ -128,16 +150,17 @@ class MasteryResponse(BaseModel):
 
 
 def encoded(
-    history: Sequence[Answer], asked: Sequence[tuple[int, tuple[int, ...]]], vocabulary: Vocabulary
+    request: Request, asked: Sequence[tuple[int, tuple[int, ...]]], vocabulary: Vocabulary
 ) -> list[History]:
     """One example per (item, skill set) asked: the history as context, the question last."""
     # The past is encoded once, however many candidates there are.
+    history = request.history
     sets = [vocabulary.skill_set(answer.skills) for answer in history]
     items = np.array([*(vocabulary.item(answer.item) for answer in history), 0], np.int64)
     skills = np.array([skill for skills in sets for skill in skills], np.int64)
     counts = np.array([*(len(skills) for skills in sets), 0], np.int64)
     correct = np.array([*(answer.correct for answer in history), 0.0], np.float32)
-    times = np.array([*(np.nan if a.time is None else a.time for a in history), np.nan])
+    times = np.array([*(a.time for a in history), request.time], np.float64)  # None is NaN
     scored = np.zeros(len(items), np.bool_)
     scored[-1] = True
     return [
@@ -155,7 +178,7 @@ def encoded(
 
 def predict_examples(request: PredictRequest, vocabulary: Vocabulary) -> list[History]:
     asked = [(vocabulary.item(c.item), vocabulary.skill_set(c.skills)) for c in request.candidates]
-    return encoded(request.history, asked, vocabulary)
+    return encoded(request, asked, vocabulary)
 
 
 def predict_answer(
@@ -172,7 +195,7 @@ def predict_answer(
 def mastery_examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[History]:
     # An item nobody has seen stands for a typical one: only its skill is known.
     typical = [(UNSEEN, vocabulary.skill_set([skill])) for skill in request.asked]
-    return encoded(request.history, typical, vocabulary)
+    return encoded(request, typical, vocabulary)
 
 
 def mastery_answer(
