@@ -48,9 +48,12 @@ def _run(family: str, data: str, *, truth: str, path: Path | None) -> dict[str, 
     session()  # the platform's addresses, before Prefect reads them
     from flows.pipeline import pipeline
 
-    with console.progress():
-        report = pipeline(recipe=f"{family}-demo", data=data, truth=truth)
-    _deliver_logs()  # while Prefect's server is still there to take them
+    try:
+        with console.progress():
+            report = pipeline(recipe=f"{family}-demo", data=data, truth=truth)
+    finally:
+        # Once its server is gone, Prefect would keep an ending process waiting for it.
+        _deliver_logs()
     finish(report, path)
     return report
 
