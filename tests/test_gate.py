@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,18 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ray_jobs.cluster import Cluster
+from ray_jobs.errors import ServiceError
 from ray_jobs.evaluation import Evaluation, evaluate
 from ray_jobs.families.knowledge.networks.lstm import Lstm
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.intervals import Interval
 from ray_jobs.recipe import Gate, Recipe
+from ray_jobs.serving import deploy
+from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks.evaluate import Report
-from tasks.gate import Check, Verdict, figure_checks
+from tasks.gate import Check, Verdict, figure_checks, gate, replica_checks
 from tasks.run import Run
 
 BETTER, WORSE = Interval(0.02, 0.01, 0.03), Interval(-0.02, -0.03, -0.01)
@@ -142,3 +148,83 @@ def test_one_failed_check_is_enough_and_all_are_told(evaluation: Evaluation) -> 
     assert told["passed"] is False
     assert told["reasons"] == verdict.reasons
     assert [c["name"] for c in told["checks"]] == ["baseline", "calibration", "size"]
+
+
+HERE = Cluster(dashboard="http://here:1", services="http://here:2", lasting=False)
+RELEASE = Release("algebra", "knowledge", "l1", "/store/artifact", "d1", [], {})
+
+
+class Replica:
+    """What `deploy` gives the gate: a candidate that answers so fast, or does not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.latencies_ms: list[float] = [1.0] * 100
+        self.trouble: dict[str, str] = {}
+        self.standing = 0
+        monkeypatch.setattr(deploy, "candidate", self.candidate)
+        monkeypatch.setattr(deploy, "latencies_ms", self.measured)
+
+    @contextlib.contextmanager
+    def candidate(self, release: Release, base_url: str, **_: Any) -> Iterator[str]:
+        self.refuse("start")
+        self.standing += 1
+        try:
+            yield f"{base_url}/candidate-{release.service}"
+        finally:
+            self.standing -= 1
+
+    def measured(self, url: str, release: Release) -> list[float]:
+        assert release == RELEASE
+        assert (url, self.standing) == ("http://here:2/candidate-algebra", 1)
+        self.refuse("answer")
+        return self.latencies_ms
+
+    def refuse(self, what: str) -> None:
+        if what in self.trouble:
+            raise ServiceError(self.trouble[what])
+
+
+@pytest.fixture
+def replica(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replica]:
+    made = Replica(monkeypatch)
+    yield made
+    assert made.standing == 0
+
+
+@pytest.mark.parametrize(("slow", "passes"), [(0, True), (4, True), (6, False), (100, False)])
+def test_one_request_in_twenty_may_be_slow(replica: Replica, slow: int, passes: bool) -> None:
+    replica.latencies_ms = [900.0] * slow + [1.0] * (100 - slow)
+    checks = replica_checks(run(max_latency_ms=100), RELEASE, HERE)
+    assert [check.name for check in checks] == ["replica", "latency"]
+    assert failed(checks) == ([] if passes else ["latency"])
+    assert checks[1].reason.endswith("in a real replica; at most 100")
+
+
+def test_a_latency_at_its_limit_passes(replica: Replica) -> None:
+    replica.latencies_ms = [100.0] * 100
+    assert failed(replica_checks(run(max_latency_ms=100), RELEASE, HERE)) == []
+
+
+@pytest.mark.parametrize("what", ["start", "answer"])
+def test_what_cannot_load_or_answer_is_stopped_in_the_replicas_own_words(
+    replica: Replica, evaluation: Evaluation, what: str
+) -> None:
+    replica.trouble = {what: "golden request 1 of algebra is answered 0.3000 away"}
+    verdict = gate.fn(run(), report(evaluation, baseline=BETTER), RELEASE, HERE)
+    assert not verdict.passed
+    assert failed(verdict.checks) == ["replica"]
+    assert verdict.reasons[-1] == f"failed: {replica.trouble[what]}"
+    assert [c.name for c in verdict.checks] == ["baseline", "calibration", "size", "replica"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "of", "size_mb"),
+    [({"max_size_mb": 2}, 0.01, 2.0), ({"max_calibration_error": 0.04}, 0.04, 1.0)],
+)
+def test_a_figure_at_its_limit_passes(
+    evaluation: Evaluation, limits: dict[str, float], of: float, size_mb: float
+) -> None:
+    level = with_figure(evaluation, "calibration_error", Interval(of, of, of))
+    assert (
+        failed(figure_checks(run(**limits), report(level, size_mb=size_mb, baseline=BETTER))) == []
+    )

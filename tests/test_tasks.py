@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,22 @@ import httpx
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from prefect import states
 
+from ray_jobs.cluster import Cluster
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.errors import ContractError, ServiceError, UsageError
 from ray_jobs.families import recipe
 from ray_jobs.recipe import Recipe
+from ray_jobs.serving import deploy
+from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
 from tasks.gate import Check, Verdict
 from tasks.progress import STAGES, Progress
 from tasks.provenance import flat
+from tasks.publish import publish
 from tasks.retry import worth_it
 from tasks.run import Run
 
@@ -53,6 +59,7 @@ class Failed:
 )
 def test_only_what_may_pass_by_itself_is_tried_again(error: Exception, again: bool) -> None:
     assert worth_it(None, None, Failed(error)) is again
+    assert worth_it(None, None, states.Failed(data=error)) is again
 
 
 def clean_table(digest: str = "d" * 64) -> CleanTable:
@@ -83,6 +90,7 @@ PLAN = recipe("knowledge")
     "same",
     [
         replace(PLAN, data="/elsewhere"),
+        replace(PLAN, name="nightly"),
         PLAN.overridden(**{"gate.margin": "0.5"}),
         PLAN.overridden(**{"resources.replicas": "3"}),
         replace(PLAN, max_bad_fraction=0.5),
@@ -111,6 +119,7 @@ def test_what_changes_the_model_changes_the_lineage(other: Recipe) -> None:
 def test_other_data_or_another_cut_is_another_lineage() -> None:
     assert lineage(PLAN, clean_table("e" * 64)) != lineage(PLAN)
     assert lineage(PLAN, cut=1.0) != lineage(PLAN)
+    assert lineage(PLAN, rows={"train": 5, "validation": 2, "test": 2}) != lineage(PLAN)
 
 
 def test_a_stage_is_timed_told_of_and_marked_when_it_was_kept(
@@ -137,6 +146,22 @@ def test_a_stage_that_fails_says_so_and_has_no_time(caplog: pytest.LogCaptureFix
     assert progress.timings_s == {}
 
 
+@pytest.mark.parametrize(
+    ("end", "states"),
+    [(None, ["started", "done"]), (ValueError, ["started", "failed"]),
+     (KeyboardInterrupt, ["started", "failed"])],
+)  # fmt: skip
+def test_a_terminal_is_told_how_every_stage_begins_and_ends(
+    caplog: pytest.LogCaptureFixture, end: type[BaseException] | None, states: list[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    with contextlib.suppress(ValueError, KeyboardInterrupt), Progress(epochs=1).stage("gate"):
+        if end:
+            raise end
+    told = [(r.__dict__["stage"], r.__dict__["state"]) for r in caplog.records]
+    assert told == [("gate", state) for state in states]
+
+
 def test_an_epoch_is_a_line_and_a_share_of_the_stage(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     progress = Progress(epochs=4)
@@ -158,3 +183,26 @@ def test_a_verdict_passes_only_when_every_check_does() -> None:
 
 def test_nested_settings_become_dotted_names() -> None:
     assert flat({"budget": {"epochs": 3}, "seed": 0}) == {"budget.epochs": "3", "seed": "0"}
+
+
+def test_a_release_that_does_not_start_leaves_the_previous_one_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live: list[str] = []
+
+    def start(release: Release, base_url: str, **_: Any) -> str:
+        if release.digest == "broken":
+            raise ServiceError(f"version {release.version} could not start")
+        live.append(release.version)
+        return f"{base_url}/{release.service}"
+
+    monkeypatch.setattr(deploy, "deploy", start)
+    monkeypatch.setattr(deploy, "is_live", lambda *_: False)
+    old = Release("algebra", "knowledge", "l1", "/a", "whole", [], {}, version="1")
+    new = replace(old, lineage="l2", version="2")
+    at: dict[str, Any] = {"key_file": "", "resources": PLAN.resources, "previous": old}
+    there = Cluster("http://here:1", "http://here:2", lasting=True)
+    assert publish.fn(new, there, **at) == "http://here:2/algebra"
+    with pytest.raises(ServiceError, match="version 3 could not start"):
+        publish.fn(replace(new, lineage="l3", version="3", digest="broken"), there, **at)
+    assert live == ["2", "1"]
