@@ -10,11 +10,9 @@ from mlflow.tracking import MlflowClient
 
 from flows import services
 from ray_jobs.errors import StoreError, UsageError
-from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
-from tasks import tracking
-from tasks.record import RELEASE
-from tasks.register import CHAMPION, PREVIOUS, find
+from tasks.register import PREVIOUS
+from tests.registry_parts import connected, crowned, registered
 
 # MLflow's own, not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -27,25 +25,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def client(settings: Settings) -> MlflowClient:
-    return tracking.connect(tracking.tracking_uri(settings))
-
-
-def registered(
-    client: MlflowClient, settings: Settings, service: str, versions: int, *, tagged: bool = True
-) -> None:
-    """A service with versions of it, as the pipeline leaves them, but for the models."""
-    client.create_registered_model(service, {"family": "knowledge"})
-    for number in range(1, versions + 1):
-        uri = f"{settings.home}/releases/{service}-{number}.json"
-        release = Release(service, "knowledge", f"{number:032x}", "none", "0" * 64, [], {})
-        replace(release, version=str(number)).save(uri)
-        tags = {RELEASE: uri, "auc": f"0.8{number}"} if tagged else {}
-        client.create_model_version(service, source=str(settings.home), tags=tags)
-
-
-def crowned(client: MlflowClient, service: str, alias: str = CHAMPION) -> int | None:
-    found = find(client, service, alias)
-    return found.version if found else None
+    return connected(settings)
 
 
 def test_without_a_platform_the_alias_moves_and_nobody_claims_that_it_is_live(
@@ -88,6 +68,7 @@ def test_a_service_that_is_not_there_is_told_with_those_that_are(
     with pytest.raises(UsageError, match=told):
         services.rollback(settings, "stats")
     empty = replace(settings, home=tmp_path)
+    connected(empty)
     with pytest.raises(UsageError, match="none is registered yet"):
         services.promote(empty, "stats", 1)
     assert services.listed(empty) == []
