@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,17 @@ from flows.platform.record import COMPONENTS, Platform
 from ray_jobs.settings import Settings
 
 NOWHERE = Ports(http=1, mlflow=2, prefect=3, ray=4, dashboard=5)
+
+
+@contextmanager
+def same_environment() -> Iterator[None]:
+    """Give back this process's environment as it was."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def up_here(
