@@ -21,13 +21,13 @@ from ray_jobs.settings import Settings
 
 
 class Serve:
-    """Services by name, each with the release that answers; a `broken` (service, version) never does."""
+    """Services with the release that answers for each; what is `broken` never does."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.live: dict[str, Release] = {}
         self.resources: dict[str, Resources] = {}
-        self.broken: set[tuple[str, str]] = set()
+        self.broken: set[tuple[str, str]] = set()  # (service, version)
         self.guests = 0  # who has joined and not left
         self.joined_ever = 0
         self.on_publish: Callable[[], None] = lambda: None
@@ -59,6 +59,7 @@ class Serve:
     ) -> str:
         """As `deploy.publish`: where a release cannot live, Serve wants the previous or nothing."""
         assert self.guests
+        assert key_file
         self.on_publish()
         service = release.service
         if (service, release.version) in self.broken:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -18,7 +15,7 @@ from flows.platform import lifecycle, ports, record, starting
 from flows.platform.components import Component
 from flows.platform.environment import mlflow_database, prepare
 from flows.platform.ports import InnerPorts, Ports
-from flows.platform.processes import MARK, Process, marked, platform_mark
+from flows.platform.processes import MARK, Process, marked, platform_mark, stop
 from flows.platform.record import COMPONENTS, Platform
 from ray_jobs.settings import Settings
 
@@ -52,3 +49,90 @@ def up_here(
     platform = replace(platform, mlflow_tracking_uri=mlflow_database(settings.home))
     record.write(settings.home, platform)
     return platform
+
+
+# Appends its name when it is asked to end, so that the order of ends can be read.
+SERVER = """
+import os, signal, socket, sys
+name, port, log = sys.argv[1:]
+def end(*_):
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, name.encode() + b" ")
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+server = socket.create_server(("127.0.0.1", int(port)))
+while True:
+    server.accept()[0].close()
+"""
+
+
+class Toys:
+    """A platform of four small real servers, for `lifecycle.up` and `lifecycle.down`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.commands: dict[str, list[str]] = {}  # what runs instead, by component
+        self._workers: dict[str, int] = {}
+        self.ends = settings.home.parent / "ends"  # who was asked to end, in order
+
+    def components(self, settings: Settings, platform: Platform, _: InnerPorts) -> list[Component]:
+        return [self._server(settings, platform, name) for name in COMPONENTS]
+
+    def serve_starter(self, settings: Settings, _: Platform) -> Component:
+        quick = [sys.executable, "-IS", "-c", "pass"]
+        command = self.commands.get("serve", quick)
+        return Component("serve", command, _marked(settings, "ray"), lambda: True, "", "", False)
+
+    def answering(self, platform: Platform) -> set[str]:
+        """Which servers take connections."""
+        numbers = {name: self.port(platform, name) for name in COMPONENTS}
+        return {name for name in COMPONENTS if not ports.free("127.0.0.1", numbers[name])}
+
+    def port(self, platform: Platform, name: str) -> int:
+        """Where a toy listens; so does the worker, somewhere, to tell that it is ready."""
+        if name == "worker":
+            return self._workers.setdefault(platform.ray_address, ports.any_free("127.0.0.1"))
+        return int(getattr(platform.ports, name))
+
+    def pids(self) -> dict[str, int]:
+        """Each marked process of the platform that lives, by component."""
+        found = {}
+        for process in marked(self.settings.home, lambda _mark: True):
+            mark = process.environ()[MARK]
+            found[mark.rpartition(":")[2]] = process.pid
+        return found
+
+    def kill(self, name: str) -> None:
+        process = psutil.Process(self.pids()[name])
+        process.kill()
+        process.wait()
+
+    def _server(self, settings: Settings, platform: Platform, name: str) -> Component:
+        number = str(self.port(platform, name))
+        usual = [sys.executable, "-IS", "-c", SERVER, name, number, str(self.ends)]
+        return Component(
+            name=name,
+            command=self.commands.get(name, usual),
+            environment=_marked(settings, name),
+            ready=lambda: not ports.free("127.0.0.1", int(number)),
+            where=number,
+            after="prefect" if name == "worker" else "",
+        )
+
+
+@contextmanager
+def toys(settings: Settings, patch: pytest.MonkeyPatch) -> Iterator[Toys]:
+    """Small servers in place of Prefect, MLflow and Ray, on any free ports, gone at the end."""
+    stand_in = Toys(settings)
+    patch.setattr(lifecycle, "components", stand_in.components)
+    patch.setattr(lifecycle, "serve_starter", stand_in.serve_starter)
+    patch.setattr(ports, "USUAL", {name: (0, who) for name, (_, who) in ports.USUAL.items()})
+    patch.setattr(starting, "POLL_S", 0.01)
+    try:
+        yield stand_in
+    finally:
+        stop(marked(settings.home, lambda _mark: True), 0)
+
+
+def _marked(settings: Settings, name: str) -> dict[str, str]:
+    return {MARK: platform_mark(settings.home, name)}

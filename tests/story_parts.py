@@ -68,7 +68,7 @@ class Stages:
         self._begin("clean")
         return CleanTable("/store/clean", snapshot.digest, 10, 9, {"conflict": 1}, 0, 0, True), True
 
-    def split(self, _run: Run, table: CleanTable) -> tuple[SplitTable, bool]:
+    def split(self, _run: Run, _table: CleanTable) -> tuple[SplitTable, bool]:
         self._begin("split")
         return SplitTable("/store/split", False, ROWS, ROWS, ROWS, None, 0), False
 
