@@ -1,0 +1,72 @@
+"""Which ports servers get: what a setting names or nothing, what they had before, or any other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.platform import ports
+from flows.platform.ports import Ports
+from ray_jobs.errors import PlatformError
+from ray_jobs.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def unusual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server has a usual port, so that the tests disturb nobody's."""
+    monkeypatch.setattr(ports, "USUAL", {name: (0, who) for name, (_, who) in ports.USUAL.items()})
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+def test_servers_keep_the_ports_they_had_while_those_are_free(
+    settings: Settings, unusual: None, taken: int
+) -> None:
+    before = ports.choose(settings, {})
+    assert ports.choose(settings, {}, before) == before
+    moved = ports.choose(settings, {}, replace(before, mlflow=taken))
+    assert moved.mlflow != taken
+    assert replace(moved, mlflow=before.mlflow) == before
+    live = {"ray": taken, "dashboard": before.dashboard}
+    assert vars(ports.choose(settings, live, before)) == {**vars(before), "ray": taken}
+
+
+def test_a_port_that_a_setting_names_is_taken_or_refused_and_never_replaced(
+    settings: Settings, unusual: None, taken: int
+) -> None:
+    before = ports.choose(settings, {})
+    asked = replace(settings, mlflow_port=ports.any_free("127.0.0.1"))
+    assert ports.choose(asked, {}, before) == replace(before, mlflow=asked.mlflow_port)
+    with pytest.raises(PlatformError) as refused:
+        ports.choose(replace(settings, prefect_port=taken), {}, before)
+    assert str(refused.value) == (
+        f"port {taken} of 127.0.0.1 is taken, and Prefect should listen there; stop what uses "
+        "it, or set LYCEUM_PREFECT_PORT to another port (0: any free one)"
+    )
+    with pytest.raises(PlatformError, match="Prefect should listen there"):
+        ports.choose(replace(asked, prefect_port=asked.mlflow_port), {})
+
+
+def test_the_inner_ports_of_two_rays_differ() -> None:
+    inner = vars(ports.inner())
+    assert len(set(inner.values())) == len(inner) == 5
+
+
+def test_ray_listens_on_this_machine_whatever_the_setting_says(settings: Settings) -> None:
+    wide = replace(settings, host="0.0.0.0")
+    heard = {name: ports.listens_on(wide, name) for name in vars(Ports(1, 2, 3, 4, 5))}
+    local = dict.fromkeys(("ray", "dashboard"), "127.0.0.1")
+    assert heard == dict.fromkeys(("http", "mlflow", "prefect"), "0.0.0.0") | local
