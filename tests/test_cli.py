@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,12 @@ def test_without_a_terminal_each_stage_is_a_line_and_its_start_is_not(said: io.S
 
 
 def test_after_a_run_nothing_is_printed_any_more(said: io.StringIO) -> None:
+    before = [logging.getLogger(name).level for name in console.LOGGERS]
     with console.progress():
         pass
     logging.getLogger("tasks").warning("later")
     assert said.getvalue() == ""
+    assert [logging.getLogger(name).level for name in console.LOGGERS] == before
 
 
 def test_on_a_terminal_a_stage_is_a_bar_that_keeps_its_last_words() -> None:
@@ -131,6 +134,60 @@ def test_on_a_terminal_a_stage_is_a_bar_that_keeps_its_last_words() -> None:
     assert bar.fields["words"] == "epoch 1 of 4"
     tell("something else altogether")
     assert len(bars.tasks) == 1
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed, as a narrow terminal sees it."""
+    text = io.StringIO()
+    wide = Console(file=text, highlight=False, force_terminal=True, width=48, color_system=None)
+    monkeypatch.setattr(console, "out", wide)
+    return text
+
+
+def test_on_a_terminal_a_run_ends_with_a_whole_bar_for_each_stage_and_its_last_words(
+    terminal: io.StringIO,
+) -> None:
+    progress = Progress(epochs=2)
+    with console.progress():
+        with progress.stage("evaluate"):
+            logging.getLogger("tasks").info(
+                "evaluate: auc 0.8199 on 7436 rows, far too long a line"
+            )
+        with pytest.raises(LyceumError), progress.stage("register"):
+            raise LyceumError
+        progress.skipped("publish", "no platform")
+    shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue())
+    evaluate, register, publish = shown.split("\r")[-1].splitlines()[-3:]
+    assert evaluate.startswith("✓ evaluate ")
+    assert "auc 0.8" in evaluate
+    assert evaluate.endswith("…")
+    assert not register.startswith("✓")
+    assert " register " in register
+    assert register.rstrip().endswith("failed")
+    assert publish.startswith("✓ publish ")
+
+
+def test_a_table_on_a_terminal_folds_what_is_too_long_and_loses_nothing(
+    terminal: io.StringIO,
+) -> None:
+    url = "http://127.0.0.1:8000/" + "a-service-with-a-long-name" * 2
+    console.table("services", ["service", "endpoint"], [["algebra", url]])
+    lines = terminal.getvalue().splitlines()
+    assert lines[0].strip() == "services"
+    assert max(map(len, lines)) <= 48
+    cells = [line.split("│")[2].strip() for line in lines if line.startswith("│")]
+    assert "".join(cells) == url
+
+
+@pytest.mark.parametrize("where", ["said", "terminal"])
+def test_a_line_is_printed_as_it_is_brackets_and_all(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    text: io.StringIO = request.getfixturevalue(where)
+    line = "gate: failed: [red] is no colour, [/tmp/x] no end of one, and nothing is wrapped " * 3
+    console.say(line)
+    assert text.getvalue() == f"{line}\n"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -170,12 +170,11 @@ def test_a_port_that_somebody_takes_meanwhile_is_replaced(
             if first:
                 thief.bind(("127.0.0.1", platform.ports.mlflow))
                 thief.listen()
-            # The thief takes connections, but it does not answer as MLflow does.
-            silent = {"ready": lambda: False} if first else {}
-            return [
-                replace(c, **silent) if c.name == "mlflow" else c
-                for c in planned(here, platform, inner)
-            ]
+            plan = {component.name: component for component in planned(here, platform, inner)}
+            if first:
+                # The thief takes connections, but it does not answer as MLflow does.
+                plan["mlflow"] = replace(plan["mlflow"], ready=lambda: False)
+            return list(plan.values())
 
         monkeypatch.setattr(lifecycle, "components", robbed)
         said: list[str] = []
