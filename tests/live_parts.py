@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from flows import pipeline, services
+from flows.platform.processes import MARK
 from ray_jobs.cluster import Cluster
 from ray_jobs.errors import ServiceError
 from ray_jobs.recipe import Resources
@@ -40,11 +43,14 @@ class Serve:
         return {name: release.version for name, release in self.live.items()}
 
     @contextmanager
-    def joined(self, settings: Settings, **_own: Any) -> Iterator[Cluster]:
+    def joined(self, settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[Cluster]:
+        lasting = bool(settings.ray_address)
+        # A Ray of the run's own has a folder and a port, and its processes bear the run's mark.
+        assert lasting or (Path(folder).is_dir() and port and os.environ[MARK])
         self.guests += 1
         self.joined_ever += 1
         try:
-            yield Cluster("", self.url, bool(settings.ray_address))
+            yield Cluster("", self.url, lasting)
         finally:
             self.guests -= 1
 

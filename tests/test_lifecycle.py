@@ -68,6 +68,31 @@ def test_down_finds_what_outlived_its_server_and_its_record(settings: Settings, 
         assert toy.pids() == {}
 
 
+HYDRA = """
+import os, signal
+def end(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.fork() or signal.pause()
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_what_a_server_starts_while_it_is_being_stopped_ends_too(
+    settings: Settings, toy: Toys
+) -> None:
+    up(settings)
+    mark = {MARK: platform_mark(settings.home, "worker")}
+    command = [sys.executable, "-IS", "-c", HYDRA]
+    with subprocess.Popen(command, env=mark, stdout=subprocess.PIPE) as hydra:
+        assert hydra.stdout is not None
+        assert hydra.stdout.readline() == b"ready\n"
+        down(settings)
+    assert toy.pids() == {}
+
+
 @pytest.mark.parametrize("dead", [["mlflow"], ["ray"], ["prefect", "worker"], list(COMPONENTS)])
 def test_up_again_starts_what_died_where_it_was_and_keeps_the_rest(
     settings: Settings, toy: Toys, dead: list[str]
@@ -85,6 +110,7 @@ def test_up_again_starts_what_died_where_it_was_and_keeps_the_rest(
     assert (after.ray_temp == before.ray_temp) == ("ray" in live) == Path(before.ray_temp).exists()
     assert toy.answering(after) == set(COMPONENTS)
     assert running(settings) == after
+    assert [p["state"] for p in status(settings)["processes"]] == ["up"] * len(COMPONENTS)
     kept = [line for line in said if line.startswith("half up")]
     assert kept == ([f"half up: keeping {', '.join(live)}, starting the rest"] if live else [])
 

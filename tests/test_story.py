@@ -62,8 +62,9 @@ def skipped(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
 
 
 def test_a_first_run_tells_every_stage_in_order_and_ends_with_a_live_champion(
-    client: MlflowClient, stages: Stages
+    client: MlflowClient, stages: Stages, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     champions: list[int | None] = []
     stages.serve.on_publish = lambda: champions.append(crowned(client, "algebra"))
     report = stages.run()
@@ -73,6 +74,7 @@ def test_a_first_run_tells_every_stage_in_order_and_ends_with_a_live_champion(
     assert (crowned(client, "algebra"), champions) == (1, [None]), "crowned once it answers"
     assert stages.serve.versions() == {"algebra": "1"}
     assert report["links"] == {"service": f"{stages.serve.url}/algebra/docs"}
+    assert "train: epoch 2 of 9, train loss 0.5" in caplog.messages
     assert f"Live at [{report['endpoint']}]" in stages.pages["algebra-report"]
 
 
