@@ -1,0 +1,157 @@
+"""Joining a Ray leaves this process as it was: where Ray answers, where it fails, in any thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray import serve
+from ray._private import parameter
+
+from ray_jobs import cluster
+from ray_jobs.cluster import Cluster, joined
+from ray_jobs.errors import PlatformError
+from ray_jobs.settings import Settings
+
+HOME = Path("/nowhere")
+LASTING = Settings(home=HOME, ray_address="1.2.3.4:6379", host="0.0.0.0", http_port=8123)
+
+
+class Ray:
+    """A Ray that can be joined, with the bad habits of the real one."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+        self.agent_port: Any = None
+        self.http: tuple[str, int] | None = None
+        self.there = True
+        self.up = False
+
+    def init(self, **asked: Any) -> Any:
+        self.asked, self.up = asked, True
+        self.agent_port = parameter.RayParams().dashboard_agent_listen_port
+        signal.signal(signal.SIGTERM, lambda *_: os.abort())
+        if not self.there:
+            raise ConnectionError("timed out")
+        return SimpleNamespace(dashboard_url="127.0.0.1:8265")
+
+    def start(self, *, http_options: Any, **_: Any) -> None:
+        assert self.up
+        self.http = (http_options.host, http_options.port)
+
+    def shutdown(self) -> None:
+        self.up = False
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
+    before, here = signal.getsignal(signal.SIGTERM), Ray()
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(ray, name, getattr(here, name))
+    monkeypatch.setattr(serve, "start", here.start)
+    yield here
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_ray_of_ones_own_listens_here_alone_and_ends_with_the_block(here: Ray) -> None:
+    with joined(Settings(home=HOME, http_port=8123), folder="/tmp/short", port=4321) as own:
+        assert here.up
+        assert own == Cluster("http://127.0.0.1:8265", "http://127.0.0.1:4321", lasting=False)
+    assert not here.up
+    assert here.http == ("127.0.0.1", 4321)
+    assert here.asked["address"] == "local", "a bare init joins whatever was started last"
+    assert here.asked["_temp_dir"] == "/tmp/short"
+    assert here.asked["num_cpus"] == os.cpu_count()
+    assert {here.asked["_node_ip_address"], here.asked["dashboard_host"]} == {"127.0.0.1"}
+
+
+def test_a_ray_of_ones_own_takes_the_cpus_it_is_given(here: Ray) -> None:
+    with joined(Settings(home=HOME, cpus=3), folder="/tmp/short", port=4321):
+        assert here.asked["num_cpus"] == 3
+
+
+def test_a_ray_that_lasts_is_joined_as_it_is(here: Ray) -> None:
+    with joined(LASTING) as found:
+        assert found == Cluster("http://127.0.0.1:8265", "http://127.0.0.1:8123", lasting=True)
+    assert here.asked["address"] == "1.2.3.4:6379"
+    fixed = {"num_cpus", "object_store_memory", "_temp_dir", "_node_ip_address"}
+    assert not fixed & set(here.asked), "Ray refuses to change what is running"
+    assert here.http == ("0.0.0.0", 8123)
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        (Settings(), "http://127.0.0.1:8000"),
+        (Settings(http_port=9000), "http://127.0.0.1:9000"),
+        (Settings(host="0.0.0.0"), "http://127.0.0.1:8000"),
+        (Settings(host="::", http_port=9000), "http://127.0.0.1:9000"),
+        (Settings(host="10.0.0.7"), "http://10.0.0.7:8000"),
+    ],
+)
+def test_services_have_an_address_that_can_be_called(settings: Settings, url: str) -> None:
+    assert cluster.services_url(settings) == url
+
+
+def test_a_ray_of_ones_own_needs_a_place_and_a_port() -> None:
+    for place in ({"folder": "/tmp/short"}, {"port": 4321}, {}):
+        with pytest.raises(AssertionError), joined(Settings(home=HOME), **place):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"), [(LASTING, r"1\.2\.3\.4:6379"), (Settings(home=HOME), "this machine")]
+)
+def test_a_ray_that_does_not_answer_is_named_and_left(
+    settings: Settings, where: str, here: Ray
+) -> None:
+    here.there = False
+    told = pytest.raises(PlatformError, match=f"no Ray answers at {where}: timed out")
+    with told, joined(settings, folder="/tmp/short", port=4321):
+        pass
+    assert not here.up
+
+
+def test_what_fails_inside_leaves_no_ray_behind(here: Ray) -> None:
+    with pytest.raises(RuntimeError, match="inside"), joined(LASTING):
+        raise RuntimeError("inside")
+    assert not here.up
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_signals_and_ports_are_ours_again_once_ray_was_asked(there: bool, here: Ray) -> None:
+    def mine(*_: object) -> None:
+        """Ends this process in its own way."""
+
+    signal.signal(signal.SIGTERM, mine)
+    usual = parameter.RayParams().dashboard_agent_listen_port
+    here.there = there
+    try:
+        with joined(LASTING):
+            assert signal.getsignal(signal.SIGTERM) is mine
+    except PlatformError:
+        assert not there
+    assert signal.getsignal(signal.SIGTERM) is mine
+    assert here.agent_port == 0, "another Ray's agent may hold the usual port"
+    assert parameter.RayParams().dashboard_agent_listen_port == usual != 0
+
+
+def test_a_thread_joins_as_well(here: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def handlers_are_for_the_main_thread(**asked: Any) -> Any:
+        here.up = True
+        return SimpleNamespace(dashboard_url="127.0.0.1:8265")
+
+    def join() -> bool:
+        with joined(LASTING) as found:
+            return found.lasting
+
+    monkeypatch.setattr(ray, "init", handlers_are_for_the_main_thread)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(join).result()
