@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load
 
 from ray_jobs import artifact, store
 from ray_jobs.artifact import MANIFEST, SEAL, Artifact
@@ -91,10 +92,29 @@ def test_the_same_model_has_the_same_digest_and_another_has_another(
             about=about,
         )
 
-    assert written(ABOUT, model.module) == model.digest
+    for about in (ABOUT, dict(reversed(ABOUT.items()))):
+        assert written(about, model.module) == model.digest
     assert written({**ABOUT, "seed": 4}, model.module) != model.digest
     next(model.module.parameters()).data.add_(1e-3)
     assert written(ABOUT, model.module) != model.digest
+
+
+def test_weights_that_share_their_memory_are_written_apart(
+    table: pl.DataFrame, tmp_path: Path
+) -> None:
+    tied = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    artifact.write(
+        tmp_path,
+        kind="knowledge",
+        spec=Lstm(),
+        vocabulary=KNOWLEDGE.vocabulary(table),
+        module=tied,
+        about={},
+    )
+    found = load((tmp_path / "weights.safetensors").read_bytes())
+    assert torch.equal(found["0.weight"], tied[0].weight)
+    assert torch.equal(found["1.weight"], tied[0].weight)
 
 
 def test_an_artifact_travels_over_a_store(folder: Path, tmp_path: Path) -> None:

@@ -123,3 +123,12 @@ def test_a_line_of_code_changes_what_was_made_with_it_and_nothing_else(
     assert manifest.source_digest("families/b") != before[1]
     with pytest.raises(AssertionError):
         manifest.source_digest("families/c")
+
+
+def test_the_order_in_which_a_disk_lists_its_files_changes_no_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = manifest.source_digest("data", "training"), manifest.source_digest("training", "data")
+    listed = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda path, glob: reversed(list(listed(path, glob))))
+    assert {*before, manifest.source_digest("data", "training")} == {before[0]}

@@ -43,6 +43,7 @@ def test_columns_are_mapped_as_single_values_are_and_nobody_stays_nobody(
     expected = [None if name is None else KEY.pseudonym(name) for name in names]
     assert KEY.pseudonyms(series).to_list() == expected
     assert [b is None for b in buckets(series)] == [name is None for name in names]
+    assert (KEY.pseudonyms(series).dtype, buckets(series).dtype) == (pl.String, pl.UInt64)
 
 
 def test_buckets_never_change_between_installations_and_releases() -> None:

@@ -101,6 +101,28 @@ def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
         store.read_bytes(str(tmp_path))
 
 
+def test_a_file_is_on_the_disk_whole_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "table.parquet", list[int]()
+    store.write_bytes(str(path), b"old")
+
+    def sync(file: int) -> None:
+        synced.append(os.fstat(file).st_size)
+        assert path.read_bytes() == b"old"
+
+    monkeypatch.setattr(os, "fsync", sync)
+    store.write_bytes(str(path), b"newer")
+    assert synced == [len(b"newer")]
+    assert path.read_bytes() == b"newer"
+
+
+def test_a_slash_at_the_end_of_a_place_changes_nothing(root: str) -> None:
+    store.write_bytes(store.join(f"{root}/", "a", "b"), b"x")
+    assert store.read_bytes(store.join(root, "a", "b")) == b"x"
+    assert store.join(f"{root}/", "a") == store.join(root, "a")
+
+
 WRITER = """
 import os, signal, sys
 from ray_jobs import store

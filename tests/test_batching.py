@@ -1,0 +1,142 @@
+"""Whoever asks is answered, in turn and for themselves, however many ask, leave or fail at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ray_jobs.predictor import batches
+from ray_jobs.serving.batching import Batcher
+from ray_jobs.training.order import epoch_batches
+
+BATCH_COST = 20
+
+
+@dataclass(frozen=True)
+class Example:
+    who: int
+    place: int  # in its request
+    cost: int
+
+    @property
+    def answer(self) -> str:
+        return f"{self.who}.{self.place}"
+
+
+@dataclass
+class Model:
+    """Answers each example with its name; a batch that holds a poisoned one fails."""
+
+    poisoned: set[int] = field(default_factory=set)
+    batches: list[list[Example]] = field(default_factory=list)
+    vocabulary: None = None
+
+    @property
+    def family(self) -> Any:
+        return SimpleNamespace(
+            cost=lambda example: example.cost,
+            collate=lambda examples, _: examples,
+            outcomes=lambda outputs, _: outputs,
+        )
+
+    def module(self, batch: list[Example]) -> list[str]:
+        self.batches.append(batch)
+        if any(example.who in self.poisoned for example in batch):
+            raise MemoryError
+        return [example.answer for example in batch]
+
+    def first(self, who: int) -> int:
+        """The first batch that held something of somebody's."""
+        return next(n for n, b in enumerate(self.batches) if any(e.who == who for e in b))
+
+
+Visit = tuple[int, list[int], bool]  # ticks to wait, costs of what is asked, and whether one leaves
+VISITS = st.lists(
+    st.tuples(st.integers(0, 6), st.lists(st.integers(1, 30), max_size=6), st.booleans()),
+    max_size=12,
+)
+
+
+async def visited(batcher: Batcher, requests: Sequence[list[Example]], visits: list[Visit]) -> Any:
+    """What each visitor got: answers, an error, or the cancellation that it wished for."""
+
+    async def visit(examples: list[Example], ticks: int) -> list[Any]:
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        return await batcher.outcomes(examples)
+
+    pairs = zip(requests, visits, strict=True)
+    tasks = [asyncio.create_task(visit(examples, v[0])) for examples, v in pairs]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    for task, (_, _, leaves) in zip(tasks, visits, strict=True):
+        if leaves:
+            task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@settings(deadline=None)
+@given(VISITS, st.sets(st.integers(0, 11), max_size=2))
+def test_everybody_is_answered_for_themselves_within_the_cost_of_a_batch(
+    visits: list[Visit], poisoned: set[int]
+) -> None:
+    requests = [
+        [Example(who, place, cost) for place, cost in enumerate(costs)]
+        for who, (_, costs, _) in enumerate(visits)
+    ]
+    model = Model(poisoned)
+    batcher = Batcher(model, BATCH_COST)  # type: ignore[arg-type]
+    got = asyncio.run(visited(batcher, requests, visits))
+    failed = {e.who for b in model.batches for e in b if any(x.who in poisoned for x in b)}
+    for examples, (_, _, leaves), told in zip(requests, visits, got, strict=True):
+        if isinstance(told, asyncio.CancelledError):
+            assert leaves
+        elif isinstance(told, MemoryError):
+            assert examples[0].who in failed, "somebody else's failure"
+        else:
+            assert told == [example.answer for example in examples]
+    computed = [example for batch in model.batches for example in batch]
+    assert len(computed) == len(set(computed))
+    for batch in model.batches:
+        assert len(batch) == 1 or sum(example.cost for example in batch) <= BATCH_COST
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=6), max_size=12))
+def test_who_came_first_is_begun_with_first(costs: list[list[int]]) -> None:
+    model = Model()
+    requests = [[Example(w, p, c) for p, c in enumerate(some)] for w, some in enumerate(costs)]
+    batcher = Batcher(model, BATCH_COST)  # type: ignore[arg-type]
+    asyncio.run(visited(batcher, requests, [(0, some, False) for some in costs]))
+    begun = [model.first(who) for who in range(len(costs))]
+    assert begun == sorted(begun)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, BATCH_COST), max_size=20))
+def test_those_who_come_at_once_go_in_as_few_batches_as_their_order_allows(
+    costs: list[int],
+) -> None:
+    model = Model()
+    requests = [[Example(who, 0, cost)] for who, cost in enumerate(costs)]
+    batcher = Batcher(model, BATCH_COST)  # type: ignore[arg-type]
+    asyncio.run(visited(batcher, requests, [(0, [cost], False) for cost in costs]))
+    fewest, room = 0, 0
+    for cost in costs:
+        fewest, room = (fewest, room - cost) if cost <= room else (fewest + 1, BATCH_COST - cost)
+    assert len(model.batches) == fewest
+
+
+@given(st.integers(0, 50), st.integers(1, 9), st.integers(1, 40))
+def test_batches_of_one_cost_are_as_few_as_there_can_be(n: int, cost: int, limit: int) -> None:
+    fewest = -(-n // max(1, limit // cost))
+    assert len(list(batches([cost] * n, limit))) == fewest
+    order = epoch_batches(np.full(n, cost), batch_cost=limit, seed=1, epoch=0)
+    assert len(order) == fewest
