@@ -365,6 +365,11 @@ def test_two_workers_learn_what_one_learns_and_resume_exactly(tmp_path: Path) ->
     assert told["ranks_differ"] == 0
     assert told["rows"] == alone.rows
     assert told["best_loss"] == pytest.approx(alone.best_loss, abs=1e-6)
+    first, second = [(tmp_path / f"told-{rank}.txt").read_text() for rank in (0, 1)]
+    assert first == ""
+    assert second.startswith(
+        "worker 1 sees another state of the checkpoint than worker 0; the stor"
+    )
 
 
 def few_examples(team: Team) -> tuple[int, State]:
@@ -416,10 +421,21 @@ def be_a_worker(folder: Path) -> None:
         "best_loss": state.best_loss,
         "rows": state.rows,
     }
+    (folder / f"told-{team.rank}.txt").write_text(sees_otherwise(team))
     if team.leads:
         torch.save(state.module.state_dict(), folder / "together.pt")
         (folder / "told.json").write_text(json.dumps(told))
     torch.distributed.destroy_process_group()
+
+
+def sees_otherwise(team: Team) -> str:
+    """What a worker says when all see the same of one thing, and another state of the next."""
+    team.check_equal(7, "the first thing")
+    try:
+        team.check_equal(team.rank, "the checkpoint")
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def digest(weights: dict[str, Tensor]) -> list[str]:
