@@ -77,6 +77,21 @@ def test_partial_credit_counts_in_full_for_the_loss_and_from_one_half_for_the_au
     assert METRICS["log_loss"](target, prediction) == pytest.approx(np.mean(crossed))
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_who_knows_the_truth_has_the_better_figure_of_those_who_guess(name: str) -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.random(5000)
+    target = (rng.random(len(truth)) < truth).astype(float)
+    known, guessed = METRICS[name](target, truth), METRICS[name](target, rng.random(len(truth)))
+    assert (known > guessed) is METRICS[name].higher_is_better
+
+
+def test_half_the_credit_is_right_and_less_is_wrong() -> None:
+    for metric in (METRICS["auc"], METRICS["accuracy"]):
+        assert metric([0.49, 0.5], [0.4, 0.5]) == 1.0
+        assert metric([0.5, 0.49], [0.4, 0.5]) == 0.0
+
+
 def test_a_certain_and_wrong_prediction_costs_much_and_not_infinity() -> None:
     assert 10 < METRICS["log_loss"]([1.0], [0.0]) < 20
 

@@ -64,9 +64,12 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 def test_a_value_of_another_type_is_named_where_it_stands(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="LYCEUM_CPUS='many'; expected a whole number"):
         read({"LYCEUM_CPUS": "many"}, tmp_path)
-    (tmp_path / "lyceum.toml").write_text("http_port = 'web'\n")
-    with pytest.raises(UsageError, match=r"lyceum\.toml: http_port='web'; expected a whole"):
-        read({}, tmp_path)
+    for value, text in (("'web'", "web"), ("80.5", r"80\.5"), ("true", "True")):
+        (tmp_path / "lyceum.toml").write_text(f"http_port = {value}\n")
+        with pytest.raises(
+            UsageError, match=rf"lyceum\.toml: http_port='{text}'; expected a whole"
+        ):
+            read({}, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,14 @@ def test_a_job_that_failed_is_told_in_its_own_words(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "status"), [([], "FAILED"), ([OLD], "FAILED"), ([ONE], "FAILED"), ([ONE], "SUCCEEDED")]
+    ("told", "status"),
+    [
+        ([], "FAILED"),
+        ([OLD], "FAILED"),
+        ([ONE], "FAILED"),
+        ([DONE], "FAILED"),
+        ([ONE], "SUCCEEDED"),
+    ],
 )
 def test_a_job_that_ended_without_a_word_of_its_own_is_told_by_the_end_of_its_log(
     told: list[Event], status: str, asked: Asked
