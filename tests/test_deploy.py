@@ -63,12 +63,13 @@ class Serve:
 
     applications: dict[str, Application] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=lambda: USUAL)
-    asked: list[Any] = field(default_factory=list)  # bodies of requests
     url: str = ""
     key_file: str = ""
+    runs: int = 0  # times that it was told to start something
 
     def run_many(self, targets: Sequence[Any], *, wait_for_applications_running: bool) -> None:
         assert not wait_for_applications_running, "it waits for ever for what cannot start"
+        self.runs += 1
         for target in targets:
             assert target.route_prefix == f"/{target.name}"
             made = target.target._bound_deployment
@@ -91,7 +92,6 @@ class Serve:
         self.applications.pop(name, None)
 
     def __call__(self, method: str, path: str, body: bytes) -> Said:
-        self.asked.append(body)
         application = self.applications.get(path.split("/")[1])
         if application is None or application.replica is None:
             return 404, "text/plain", b"Path '/x' not found."
@@ -226,6 +226,7 @@ def test_what_answers_is_not_taken_down_for_a_failed_release(
         with pytest.raises(ServiceError, match="has digest"):
             at.publish(broken(releases[1]), previous=previous)
         assert at.answers() == "1"
+    assert at.runs == 3, "what just failed is not tried again"
 
 
 def test_where_the_one_before_is_gone_too_the_first_reason_is_told(

@@ -53,6 +53,15 @@ def test_a_service_says_which_version_it_is(serving: Serving) -> None:
     assert not deploy.is_live(url, replace(RELEASE, lineage="m" * 32))
 
 
+def test_a_service_that_is_not_ready_is_there_all_the_same(serving: Serving) -> None:
+    def answer(method: str, path: str, body: bytes) -> Said:
+        return 503 if path == "/algebra/readyz" else 200, JSON, orjson.dumps(READY)
+
+    url = serving(answer)
+    assert deploy.live_version(url) == "7"
+    assert not deploy.is_live(url, RELEASE)
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -115,7 +124,6 @@ def test_a_replica_that_refuses_or_falls_silent_has_no_latency(serving: Serving)
 
 OURS = """The deployment failed to start 1 times in a row. Error:
 ray::ServeReplica:algebra:replica.initialize() (pid=1, ip=1.2.3.4)
-ray::ServeReplica RuntimeError: of the actor, not of the cause
   File "replica.py", line 26, in __init__
     verify(model, self.release)
 ray_jobs.errors.ServiceError: golden request 1 is answered 0.0100 away: it will not be served
@@ -129,7 +137,8 @@ Retrying 0 times."""
         ([OURS], "golden request 1 is answered 0.0100 away: it will not be served"),
         (["", OURS], "golden request 1 is answered 0.0100 away: it will not be served"),
         ([OURS, "  OSError: [Errno 28] no space left"], "OSError: [Errno 28] no space left"),
-        (["KeyError: 'a'\nValueError: during handling"], "ValueError: during handling"),
+        (["KeyError: 'a'\nValueError: handling it"], "ValueError: handling it"),
+        (["KeyError: 'a'\nray::Replica RuntimeError: of the actor"], "KeyError: 'a'"),
         (["one\ntwo", "three\n four \nfive\nsix"], "two three four five six"),
         (["x" * 600 + "end"], "x" * 497 + "end"),
         ([], ""),

@@ -165,6 +165,14 @@ def test_a_figure_lies_in_its_own_interval_even_when_resampling_inflates_it() ->
     assert interval(0.04, np.linspace(0.02, 0.03, 100)).high == 0.04
 
 
+def test_an_interval_leaves_out_a_fortieth_on_each_side_and_what_is_undefined() -> None:
+    figures = np.append(np.arange(101.0), [math.nan] * 50)
+    np.random.default_rng(6).shuffle(figures)
+    found = interval(50.0, figures)
+    assert (found.value, found.low, found.high) == pytest.approx((50.0, 2.5, 97.5))
+    assert math.isnan(interval(math.nan, figures).low)
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 50))
 def test_every_draw_holds_as_many_groups_as_there_are(groups: int) -> None:
