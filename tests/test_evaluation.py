@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from ray_jobs.errors import ContractError
-from ray_jobs.evaluation import SMALLEST_SLICE, Evaluation, compare, evaluate
+from ray_jobs.evaluation import SMALLEST_SLICE, Evaluation, compare, evaluate, roc_points
 from ray_jobs.families.knowledge.slices import slices
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 
@@ -108,6 +108,36 @@ def test_curves_agree_with_the_figures() -> None:
     gaps = sum(b.rows * abs(b.prediction - b.target) for b in found.calibration) / len(rows)
     assert gaps == pytest.approx(found.metrics["calibration_error"].value)
     assert sum(right for _, right in found.histogram) == rows["target"].sum()
+
+
+def test_a_curve_rises_from_nothing_and_ties_move_together() -> None:
+    target, prediction = np.array([1.0, 0.0, 0.5, 0.0]), np.array([0.9, 0.5, 0.5, 0.1])
+    assert roc_points(target, prediction) == [(0, 0), (0, 0.5), (0.5, 1), (1, 1)]
+    for only in (0.0, 1.0):
+        assert roc_points(np.full(4, only), prediction) == []
+
+
+def test_a_histogram_has_all_its_bins_and_half_the_credit_is_right() -> None:
+    low = pl.DataFrame({"group": [1, 2, 3], "target": [0.5, 0.49, 0.0], "prediction": [0.02] * 3})
+    histogram = evaluate(low).histogram
+    assert histogram == [(2, 1), *[(0, 0)] * 19]
+    histogram = evaluate(low.with_columns(prediction=pl.lit(1.0))).histogram
+    assert histogram == [*[(0, 0)] * 19, (2, 1)]
+
+
+def test_slices_come_largest_first_and_rows_without_a_name_are_in_none() -> None:
+    name = pl.Series("s", [None, "few", "many", "many", "many"] * 400)
+    found = evaluate(report_rows().with_columns(name), slices=["s", "tags"]).slices
+    assert {name: part.rows for name, part in found["s"].items()} == {"many": 1200, "few": 400}
+    assert list(found["s"]) == ["many", "few"]
+    assert next(iter(found["tags"])) == "x"
+
+
+def test_two_learners_and_a_slice_of_just_enough_rows_have_their_figures() -> None:
+    rows = report_rows(groups=2, each=SMALLEST_SLICE // 2).with_columns(s=pl.lit("all"))
+    found = evaluate(rows, slices=["s"])
+    assert found.metrics["auc"].low < found.metrics["auc"].high
+    assert found.slices["s"]["all"].metrics["auc"] == found.metrics["auc"]
 
 
 def test_nothing_to_evaluate_is_said_and_not_divided_by() -> None:
