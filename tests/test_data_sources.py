@@ -109,6 +109,18 @@ def test_several_folds_are_refused_with_a_remedy_that_works(folder: Path) -> Non
         assert names(find(remedy[1])) == ["s_test1.csv.gz", "s_train1.csv.gz", "s_valid1.csv.gz"]
 
 
+def test_folds_are_told_in_capitals_too(folder: Path) -> None:
+    with pytest.raises(ContractError, match="folds 1, 2 of one data set"):
+        find(lay(folder, "S_TRAIN1.CSV", "S_TRAIN2.CSV", "S_TEST1.CSV"))
+
+
+def test_a_file_that_went_away_is_told_by_its_url(folder: Path) -> None:
+    (source,) = find(lay(folder, "a.csv"))
+    (folder / "a.csv").unlink()
+    with pytest.raises(ContractError, match=r"a\.csv cannot be read: .*; deliver it again"):
+        source.read()
+
+
 def test_several_data_sets_with_splits_are_refused(folder: Path) -> None:
     data = lay(folder, "a_train.csv", "a_test.csv", "b_train.csv", "b_test.csv")
     with pytest.raises(ContractError, match="several data sets"):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_jobs import store
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.snapshot import write_parquet
 from ray_jobs.data.split import NAMES, SplitTable, split
@@ -100,6 +101,7 @@ def test_no_learner_lies_in_two_splits_and_no_future_is_trained_on(
 def test_what_is_said_of_a_split_is_true_of_its_tables(tmp_path: Path) -> None:
     times = [float(n % 50) for n in range(len(MANY))]
     result = divided(tmp_path, table(MANY, times), Split(0.3, 0.3, 0.8))
+    assert store.read_json(f"{result.uri}/split.json") == result.as_dict()
     for name, part in parts(result).items():
         assert result.rows[name] == len(part)
         assert result.scored[name] == part["scored"].sum() > 0

@@ -23,6 +23,8 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from ray_jobs import artifact, store
 from ray_jobs.errors import TrainingError
+from ray_jobs.families.knowledge.networks.rasch import Rasch
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.metrics import METRICS
 from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget, Resources
@@ -116,7 +118,9 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answers(30, seed=0).write_parquet(folder / "train.parquet")
     # Outcomes that nothing foretells, so that learning on makes the figures worse.
     chance = pl.col("position").mod(2).cast(pl.Float32).alias("correct")
-    answers(10, seed=1).with_columns(chance).write_parquet(folder / "validation.parquet")
+    unseen = pl.col("item").replace("item 7", "an item that nobody was trained on")
+    held_out = answers(10, seed=1).with_columns(chance, unseen)
+    held_out.write_parquet(folder / "validation.parquet")
     return folder
 
 
@@ -161,6 +165,17 @@ def test_what_is_said_of_a_training_is_true_of_its_artifact(
     assert kind == "closed" or done.detail["best_epoch"] < done.step, "the last may be the worst"
     assert (done.step, done.metrics["rows_per_s"]) == (len(losses), model.about["rows_per_s"])
     assert (model.about["lineage"], model.about["workers"]) == ("abc", 1)
+
+
+def test_a_closed_form_is_fitted_to_the_train_split_and_knows_no_other_item(
+    closed: TrainJob, splits: Path
+) -> None:
+    driver.train(closed)
+    model = artifact.read(Path(closed.artifact))
+    train, validation = (pl.read_parquet(splits / f"{n}.parquet") for n in ("train", "validation"))
+    assert model.vocabulary == Vocabulary.of(train)
+    for name, tensor in Rasch().fit(train, validation, model.vocabulary).state_dict().items():
+        assert torch.equal(tensor, model.module.state_dict()[name])
 
 
 def test_a_worker_takes_what_it_claims_and_the_threads_of_its_node(
