@@ -22,6 +22,7 @@ from tests.knowledge_parts import ITEMS, SKILLS, VOCABULARY, arbitrary, asked
 def told(rows: pd.DataFrame) -> NDArray[np.float64]:
     """The probability of each row."""
     histories, order = frame(rows, VOCABULARY)
+    assert sorted(order) == list(range(len(rows)))
     result = np.full(len(rows), np.nan)
     result[order] = np.concatenate(predict(arbitrary(), histories))
     return result
@@ -32,14 +33,14 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     """Answers and questions of a few learners, in order of time for each."""
     row = st.fixed_dictionaries(
         {
-            "learner": st.sampled_from(["ann", "bob", "question 1: learner ann"]),
+            "learner": st.sampled_from(["ann", "question 1: ann", "bob"]),
             "item": st.sampled_from([*ITEMS, "strange"]),
             "skills": st.sets(st.sampled_from([*SKILLS, "new"])).map(sorted),
             "correct": st.sampled_from([0.0, 0.5, 1.0, None]),
         }
     )
     rows = draw(st.lists(row, min_size=1, max_size=12))
-    times = [float(n * 3600) if draw(st.booleans()) else None for n in range(len(rows))]
+    times = [1.7e9 + n * 60 if draw(st.booleans()) else None for n in range(len(rows))]
     return pd.DataFrame(rows).assign(time=times)
 
 

@@ -1,0 +1,148 @@
+"""What goes into the networks: the company that items keep, what is dropped, what is blanked."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ray_jobs.families.knowledge.batch import Batch, collate, examples
+from ray_jobs.families.knowledge.counts import COLUMNS, ITEM_COLUMNS
+from ray_jobs.families.knowledge.networks.neighbours import REACH, item_vectors
+from ray_jobs.families.knowledge.networks.question import Dropout, Question
+from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
+from tests.knowledge_parts import VOCABULARY
+
+LETTERS = "abcdefg"
+
+
+def table_of(logs: list[str]) -> pl.DataFrame:
+    """A learner per log, an answer per letter, each to the item of that letter."""
+    rows = [(f"l{n}", letter) for n, log in enumerate(logs) for letter in log]
+    frame = pl.DataFrame(rows, schema=["learner", "item"], orient="row")
+    return frame.with_columns(
+        skills=pl.lit([], dtype=pl.List(pl.String)),
+        correct=pl.lit(1.0),
+        time=pl.lit(None, pl.Float64),
+        scored=True,
+    )
+
+
+def company(logs: list[str], names: tuple[str, ...]) -> NDArray[np.float64]:
+    """How much more often than by chance two items lie near each other, pair by pair."""
+    near = Counter(
+        (log[i], log[j])
+        for log in logs
+        for i in range(len(log))
+        for j in range(len(log))
+        if 1 <= abs(i - j) <= REACH and log[i] != log[j]
+    )
+    total, alone = sum(near.values()), Counter[str]()
+    for (one, _), times in near.items():
+        alone[one] += times
+    matrix = np.zeros((len(names), len(names)))
+    for (one, other), times in near.items():
+        surprise = math.log(times * total / (alone[one] * alone[other]))
+        matrix[names.index(one), names.index(other)] = max(surprise, 0.0)
+    return matrix
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max_size=6))
+def test_item_vectors_factor_a_plain_count_of_who_is_near_whom(logs: list[str]) -> None:
+    table = table_of([LETTERS, *logs])
+    vocabulary = Vocabulary.of(table)
+    vectors = item_vectors(table, vocabulary, len(LETTERS) + 2)
+    assert not vectors[:2].any()
+    values, directions = np.linalg.eigh(company([LETTERS, *logs], vocabulary.items))
+    expected = directions * np.abs(values) @ directions.T  # of which the vectors are a root
+    assume((expected.diagonal() > 1e-6).all())
+    found = vectors[2:].double()
+    expected /= expected.diagonal().mean() / vectors.shape[1]
+    assert found.square().mean().item() == pytest.approx(1.0, abs=1e-4)
+    np.testing.assert_allclose(found @ found.T, expected, atol=1e-3)
+
+
+def test_an_item_of_another_table_keeps_no_company() -> None:
+    table = table_of(["abcab"])
+    vectors = item_vectors(table, Vocabulary(tuple("xabcy"), ()), 4)
+    assert (vectors.abs().amax(dim=1) > 1e-6).tolist() == [False] * 3 + [True] * 3 + [False]
+    assert item_vectors(table, Vocabulary(tuple("abc"), ()), 1).shape == (5, 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
+def test_dropout_drops_its_share_and_keeps_the_mean_but_nothing_in_service(share: float) -> None:
+    torch.manual_seed(0)
+    dropout, x = Dropout(share), torch.ones(200, 500)
+    dropped = dropout(x)
+    assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.01)
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def batch() -> Batch:
+    table = table_of(["abcabcabc", "aab"]).with_columns(pl.col("item").replace({"c": "new"}))
+    return collate(examples(table, Vocabulary(tuple(LETTERS), ())), Vocabulary(tuple(LETTERS), ()))
+
+
+def question(blank: float, **more: Any) -> Question:
+    torch.manual_seed(0)
+    settings_of: dict[str, Any] = {"width": 8, "neighbours": 0, "dropout": 0.0, "blank": blank}
+    return Question(Vocabulary(tuple(LETTERS), ()), **{**settings_of, **more})
+
+
+def test_a_share_of_the_items_is_blanked_each_wherever_it_stands_with_its_counts() -> None:
+    module, given_batch = question(blank=0.25), batch()
+    gone = []
+    for seed in range(300):
+        torch.manual_seed(seed)
+        items, counts = module._blanked(given_batch.items, given_batch.counts)
+        changed = items != given_batch.items
+        assert (items[changed] == UNSEEN).all()
+        assert not counts[..., ITEM_COLUMNS][changed].any()
+        kept = ~changed & (given_batch.items != UNSEEN)
+        assert torch.equal(counts[kept], given_batch.counts[kept])
+        for item in set(given_batch.items.flatten().tolist()):
+            here = changed[given_batch.items == item]
+            assert here.all() or not here.any(), "an item is blanked everywhere or nowhere"
+        assert not changed[given_batch.items == PADDING].any()
+        gone.append(changed[given_batch.items > UNSEEN].float().mean().item())
+    assert np.mean(gone) == pytest.approx(0.25, abs=0.05)
+
+
+def test_training_leaves_its_batch_as_it_was() -> None:
+    module, given_batch = question(blank=1.0), batch()
+    before = copy.deepcopy(given_batch)
+    module(given_batch)
+    assert torch.equal(given_batch.counts, before.counts)
+    assert torch.equal(given_batch.items, before.items)
+    assert before.counts[..., COLUMNS.index("item_wins")].any()
+
+
+def test_what_is_asked_is_the_mean_of_its_skills_however_many_the_widest_set_has() -> None:
+    def vectors(sets: list[list[str]]) -> torch.Tensor:
+        table = table_of(["a"] * len(sets)).with_columns(
+            learner=pl.Series([str(n) for n in range(len(sets))]),
+            skills=pl.Series(sets, dtype=pl.List(pl.String)),
+        )
+        torch.manual_seed(0)
+        module = Question(VOCABULARY, width=8, neighbours=0, dropout=0.0, blank=0.0).eval()
+        module.norm = torch.nn.Identity()  # type: ignore[assignment]
+        found = module(collate(examples(table, VOCABULARY), VOCABULARY))[0][:, 0]
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    add, sub, both = vectors([["add"], ["sub"], ["add", "sub"]])
+    torch.testing.assert_close(both, (add + sub) / 2)
+    torch.testing.assert_close(vectors([["add"]])[0], add)
+    (none,) = vectors([[]])
+    assert not torch.allclose(none, add)
