@@ -43,5 +43,7 @@ def arbitrary(name: str = "lstm") -> Artifact:
 def asked(model: Artifact, verb: str = "predict", **body: Any) -> list[float]:
     """What a client is told: the probabilities or levels that answer one request."""
     request = VERBS[verb].request.model_validate(body)
-    outcomes = predict(model, VERBS[verb].examples(request, model.vocabulary))
+    histories = VERBS[verb].examples(request, model.vocabulary)
+    assert VERBS[verb].cost(request) == sum(map(KNOWLEDGE.cost, histories)), "told beforehand"
+    outcomes = predict(model, histories)
     return [float(chance) for outcome in outcomes for chance in outcome]

@@ -5,6 +5,7 @@ A folder added to `ray_jobs/families` is held to this by being there, each of it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -74,6 +75,8 @@ def test_recipes_begin_with_smoke_and_leave_no_architecture_out(kind: str) -> No
     assert (first.name, first.spec) == (f"{kind}-smoke", of.baseline())
     assert {kind, f"{kind}-demo"} < set(made), "the default goes by the family's own name"
     assert {type(recipe.spec) for recipe in made.values()} == set(of.specs.values())
+    services = Counter(recipe.service for recipe in made.values())
+    assert services[made[f"{kind}-demo"].service] == 1, "the demo is a service of its own"
     vocabulary = of.vocabulary(sampled(kind).train)
     example = of.examples(groups(sampled(kind).test, of)[0], vocabulary)
     for name, recipe in made.items():

@@ -157,6 +157,17 @@ def test_a_better_answer_never_lowers_the_mastery_of_its_skill_and_half_of_it_li
     assert at < len(steps) - 1 or levels[0] < levels[1] < levels[2]
 
 
+def test_an_answer_tells_less_the_more_there_were_before_it(module: RaschModule) -> None:
+    gaps = []
+    for earlier in (0, 2, 8, 32):
+        past = [{"item": "i3", "skills": ["x"], "correct": n % 2} for n in range(earlier)]
+        last = ({"item": "i3", "skills": ["x"], "correct": credit} for credit in (0, 1))
+        low, high = (asked(module, "mastery", history=[*past, a])[0] for a in last)
+        gaps.append(math.log(high / (1 - high)) - math.log(low / (1 - low)))
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 2 * gaps[-1]
+
+
 # Difficulties.
 
 
