@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ray_jobs.artifact import Artifact
-from ray_jobs.data.clean import CleanTable, clean
+from ray_jobs.data.clean import clean
 from ray_jobs.data.snapshot import ingest
 from ray_jobs.data.sources import find
 from ray_jobs.data.split import split
@@ -41,7 +41,6 @@ class Sampled:
     """A family's sample as clean, split tables of a few groups each."""
 
     files: dict[str, bytes]  # as they were sampled, under seed 0
-    clean: CleanTable
     train: pl.DataFrame
     validation: pl.DataFrame
     test: pl.DataFrame
@@ -69,7 +68,7 @@ def sampled(kind: str) -> Sampled:
         parts = split(cleaned, Split(), group=of.group, salt=kind, uri=f"{store}/split")
         tables = {n: few(pl.read_parquet(parts.table(n)), of.group, n) for n in GROUPS}
         best = of.ceiling(Path(folder, "sample"), tables["test"]) if of.ceiling else None
-    return Sampled(files, cleaned, **tables, ceiling=best)
+    return Sampled(files, **tables, ceiling=best)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

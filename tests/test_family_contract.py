@@ -101,16 +101,6 @@ def test_a_sample_follows_from_its_seed(kind: str, tmp_path: Path) -> None:
 
 
 @each_family
-def test_a_sample_is_dirty_enough_to_show_cleaning_and_clean_enough_to_run(kind: str) -> None:
-    table, world = sampled(kind).clean, sampled(kind)
-    assert table.quarantined
-    assert table.kept > 0.9 * table.read
-    for part in (world.train, world.validation, world.test):
-        assert part[family(kind).target].is_between(0, 1).all()
-        assert part["scored"].any()
-
-
-@each_family
 def test_a_vocabulary_comes_back_from_json_and_knows_the_train_split_alone(kind: str) -> None:
     of, world = family(kind), sampled(kind)
     vocabulary = of.vocabulary(world.train)
