@@ -6,7 +6,6 @@ Names, the order of a set and the calendar may not; the order of answers and a p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.families.knowledge.networks import SPECS
-from ray_jobs.families.knowledge.networks.question import Answered
 from ray_jobs.predictor import predict
 from tests.knowledge_parts import ITEMS, KNOWLEDGE, SKILLS, SMALL, arbitrary, asked
 
@@ -130,20 +128,6 @@ def test_what_is_asked_beside_it_moves_no_prediction(name: str) -> None:
     np.testing.assert_allclose(
         said(name, HISTORY, candidates=CANDIDATES[::-1]), alone[::-1], atol=1e-6
     )
-
-
-def test_half_credit_is_remembered_halfway_between_right_and_wrong() -> None:
-    past = Answered(4)
-    question = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
-    histories = KNOWLEDGE.examples(school(learners=1, length=3), arbitrary().vocabulary)
-    batch = KNOWLEDGE.collate(histories, arbitrary().vocabulary)
-    none, half, all_ = (
-        past(question, replace(batch, correct=torch.full((1, 3), credit)))
-        for credit in (0.0, 0.5, 1.0)
-    )
-    assert not half[:, 0].any(), "before the first answer there is nothing to remember"
-    torch.testing.assert_close(half, (none + all_) / 2)
-    assert not torch.allclose(none, all_)
 
 
 @each_spec

@@ -1,10 +1,11 @@
-"""What goes into the networks: the company that items keep, what is dropped, what is blanked."""
+"""What goes into the networks: company, what is dropped and blanked, what is remembered."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from ray_jobs.families.knowledge.batch import Batch, collate, examples
 from ray_jobs.families.knowledge.counts import COLUMNS, ITEM_COLUMNS
+from ray_jobs.families.knowledge.networks.attention import Attention, Layer, forgetting
 from ray_jobs.families.knowledge.networks.neighbours import REACH, item_vectors
-from ray_jobs.families.knowledge.networks.question import Dropout, Question
+from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Question
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
 from tests.knowledge_parts import VOCABULARY
 
@@ -146,3 +148,46 @@ def test_what_is_asked_is_the_mean_of_its_skills_however_many_the_widest_set_has
     torch.testing.assert_close(vectors([["add"]])[0], add)
     (none,) = vectors([[]])
     assert not torch.allclose(none, add)
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_answer_is_remembered_by_its_question_and_half_of_it_lies_halfway() -> None:
+    past, shape = Answered(4), batch().correct.shape
+
+    def memory(credit: float, seed: int = 0) -> torch.Tensor:
+        found = past(
+            drawn(*shape, 4, seed=seed), replace(batch(), correct=torch.full(shape, credit))
+        )
+        assert isinstance(found, torch.Tensor)
+        assert not found[:, 0].any(), "before the first answer there is nothing to remember"
+        return found[:, 1:]
+
+    wrong, half, right = map(memory, (0.0, 0.5, 1.0))
+    torch.testing.assert_close(half, (wrong + right) / 2)
+    assert not torch.allclose(wrong, right)
+    for credit, same in ((0.0, wrong), (1.0, right)):
+        assert not torch.allclose(memory(credit, seed=1), same), "whatever its outcome"
+
+
+def test_what_is_looked_up_among_answers_is_their_questions_and_not_the_one_asked_now() -> None:
+    torch.manual_seed(0)
+    layer = Layer(Attention(width=8, heads=2, block=4, dropout=0.0)).eval()
+    torch.nn.init.zeros_(layer.query.weight)  # who looks does not know what is asked
+    asked, state = drawn(1, 7, 8), drawn(1, 7, 8, seed=1)
+    usual = layer(asked, state)
+    for step in range(6):
+        other = asked.clone()
+        other[:, step] += 1.0
+        moved = (layer(other, state) - usual).abs().amax(dim=(0, 2)) > 1e-6
+        assert not moved[: step + 1].any()
+        assert moved[step + 1]
+
+
+@pytest.mark.parametrize("heads", [2, 4, 8])
+def test_one_head_hears_of_a_whole_block_and_another_of_the_last_few_answers(heads: int) -> None:
+    weights = forgetting(heads, 128)[:, -1].exp()  # what the last step of a block hears, (H, 2C)
+    assert weights[-1, 128] > 0.5
+    assert weights[0, -6:].sum() > 0.9 * weights[0].sum()
