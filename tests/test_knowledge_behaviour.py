@@ -132,8 +132,8 @@ def test_what_is_asked_beside_it_moves_no_prediction(name: str) -> None:
 
 @each_spec
 def test_only_what_passed_between_answers_counts_and_not_the_date(name: str) -> None:
-    moved = [{**a, "time": a["time"] + 1000 * DAY_S} for a in HISTORY]
-    there, here = said(name, moved, time=1004 * DAY_S), said(name, HISTORY, time=4 * DAY_S)
+    moved = [{**a, "time": a["time"] + 20_000 * DAY_S} for a in HISTORY]
+    there, here = said(name, moved, time=20_004 * DAY_S), said(name, HISTORY, time=4 * DAY_S)
     np.testing.assert_allclose(there, here, atol=1e-5)
 
 
