@@ -1,0 +1,73 @@
+"""Readers of tables: any CSV, TSV, JSON lines or Parquet, and the Open University's joined files.
+
+Every value stays text here; what it means is settled when the table is cleaned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from ray_jobs.data import raw as raw_files
+from ray_jobs.data.raw import ROW, Raw
+from ray_jobs.data.sources import Source, each_alone
+from ray_jobs.errors import ContractError
+from ray_jobs.families.tabular import oulad
+from ray_jobs.families.tabular.table import PREFIX, Columns
+
+MISSING = ("", "na", "n/a", "nan", "null", "?", ".")  # whatever the case
+GROUPS = ("group", "learner", "learner_id", "student_id", "user_id", "id_student")
+TIMES = ("time", "timestamp", "date", "datetime")
+PLACES = ("file", "line")
+
+
+def units(sources: Sequence[Source]) -> list[list[Source]]:
+    """The Open University's files are one table; every other file is its own."""
+    return [list(sources)] if oulad.recognised(sources) else each_alone(sources)
+
+
+def read(unit: Sequence[Source], columns: Columns) -> Raw:
+    """Rows of a table with every column as text behind `x:`, and `group` and `time`.
+
+    Raises ContractError where a named column is not there.
+    """
+    if len(unit) > 1:
+        raw = oulad.joined(unit, columns.day)
+    else:
+        (source,) = unit
+        raw = raw_files.read(source, source.read())
+    where = unit[0].url
+    own = [name for name in raw.rows.columns if name not in PLACES]
+    for key in ("label", "group", "time"):
+        _must_exist(where, key, [getattr(columns, key)], own)
+    _must_exist(where, "ignore", columns.ignored, own)
+    text = pl.col(own).str.strip_chars()
+    rows = raw.rows.with_columns(
+        pl.when(text.str.to_lowercase().is_in(MISSING)).then(None).otherwise(text).name.keep()
+    )
+    return replace(raw, rows=_with_roles(rows, own, columns))
+
+
+def _with_roles(rows: pl.DataFrame, own: list[str], columns: Columns) -> pl.DataFrame:
+    group = columns.group or next((n for n in own if n.lower() in GROUPS), "")
+    time = columns.time or next((n for n in own if n.lower() in TIMES), "")
+    kept = [n for n in own if n not in {group, time, ROW, *columns.ignored}]
+    # Without a name of its own a row is known by all it says: its copies stay together.
+    itself = pl.concat_str(pl.col(kept).fill_null(""), separator="\x1f")
+    return rows.select(
+        (pl.col(group) if group else itself).alias("group"),
+        (pl.col(time) if time else pl.lit(None, pl.String)).alias("time"),
+        *(pl.col(name).alias(PREFIX + name) for name in kept),
+        *PLACES,
+    )
+
+
+def _must_exist(where: str, setting: str, asked: Sequence[str], own: Sequence[str]) -> None:
+    lacking = [name for name in asked if name and name not in own]
+    if lacking:
+        raise ContractError(
+            f"{where}: no column {lacking[0]!r} (columns.{setting}); there are {', '.join(own)}. "
+            f"Name one with --set columns.{setting}=NAME"
+        )
