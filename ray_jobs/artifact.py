@@ -7,9 +7,10 @@ a half-written artifact does not load, and a damaged one says where.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 from safetensors import SafetensorError
@@ -23,6 +24,17 @@ from ray_jobs.recipe import as_dict, spec_from
 FORMAT = 1
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"  # of the manifest, since nothing else would tell that it is damaged
+
+
+@runtime_checkable
+class WithFiles(Protocol):
+    """A module that is more than its tensors."""
+
+    def files(self) -> dict[str, bytes]:
+        """What belongs beside the tensors, by file name."""
+
+    def load_files(self, files: Mapping[str, bytes]) -> None:
+        """Take back what `files` gave."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +52,16 @@ class Artifact:
 def write(
     folder: Path, *, kind: str, spec: Any, vocabulary: Any, module: nn.Module, about: dict[str, Any]
 ) -> str:
-    """Write an artifact into a folder; returns its digest."""
+    """Write an artifact into a folder; returns its digest.
+
+    A module with a format of its own, such as trees as text, keeps files beside its tensors.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
     files = {
         "weights.safetensors": save(tensors),
         "vocabulary.json": orjson.dumps(vocabulary.as_json()),
+        **(module.files() if isinstance(module, WithFiles) else {}),
     }
     manifest = {
         "format": FORMAT,
@@ -71,6 +87,8 @@ def read(folder: Path) -> Artifact:
         vocabulary = kind.vocabulary_from_json(orjson.loads(data["vocabulary.json"]))
         module = spec.build(vocabulary)
         module.load_state_dict(_tensors(folder, data["weights.safetensors"]))
+        if isinstance(module, WithFiles):
+            module.load_files(data)
     except (UsageError, RuntimeError) as error:  # whole, but its family or spec has changed since
         raise ArtifactError(f"{folder} is of another Lyceum: {error}; train again") from error
     return Artifact(kind, spec, vocabulary, module.eval(), manifest["about"], digest)

@@ -60,7 +60,9 @@ def services_url(settings: Settings) -> str:
 
 def reachable(host: str) -> str:
     """The address by which a server that listens on a host is reached from this machine."""
-    return LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104
+    if host in {"0.0.0.0", "::"}:  # noqa: S104
+        return LOOPBACK
+    return f"[{host}]" if ":" in host else host
 
 
 def _http_port(settings: Settings) -> int:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_jobs.metrics import Array, Scorer
+from ray_jobs.metrics.figure import Scorer
+from ray_jobs.target import Array
 
 REPLICATES = 1000
 COVERAGE = 0.95

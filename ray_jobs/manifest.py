@@ -7,16 +7,20 @@ once, is the commit. A folder without one is half-written and never read.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-import ray_jobs
 from ray_jobs import store
+from ray_jobs.errors import StoreError
 
-VERSION = 1  # of all stages: raise it when their meaning changes
+log = logging.getLogger(__name__)
+
+VERSION = 2  # of all stages: raise it when their meaning changes
+FORMAT = 1  # of the store: raise it when an older Lyceum could not read it
+MANIFEST = "manifest.json"
 
 
 def digest(value: Any) -> str:
@@ -25,32 +29,49 @@ def digest(value: Any) -> str:
     return hashlib.sha256(orjson.dumps(value, option=options)).hexdigest()
 
 
-def source_digest(*parts: str) -> str:
-    """SHA-256 of the Python sources below parts of this package, such as `families/x`."""
-    root = Path(ray_jobs.__file__).parent
-    files = sorted(f for part in parts for f in _sources(root / part))
-    named = [(f.relative_to(root).as_posix(), f.read_bytes()) for f in files]
-    total = hashlib.sha256()
-    for name, data in named:
-        total.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
-    return total.hexdigest()
-
-
 def once(
-    store_uri: str, stage: str, inputs: dict[str, Any], work: Callable[[str], dict[str, Any]]
+    store_uri: str,
+    stage: str,
+    inputs: dict[str, Any],
+    work: Callable[[str], dict[str, Any]],
+    *,
+    fault: Callable[[dict[str, Any]], str] = lambda _: "",
 ) -> tuple[dict[str, Any], bool]:
     """The result of a stage for these inputs, and whether it was there already.
 
-    `work` is given the URI of the stage's folder; what it returns is JSON.
+    `work` is given the URI of the stage's folder; what it returns is JSON. Files
+    lie in that folder, or in the one that the result calls `uri`; where one of
+    them is gone or cut short, or `fault` says what is wrong, the work is done again.
     """
     uri = folder(store_uri, stage, inputs)
-    manifest = store.join(uri, "manifest.json")
+    manifest = store.join(uri, MANIFEST)
     if store.exists(manifest):
-        result: dict[str, Any] = store.read_json(manifest)["result"]
-        return result, True
+        found: dict[str, Any] = store.read_json(manifest)
+        wrong = _lost(found["files"]) or fault(found["result"])
+        if not wrong:
+            return found["result"], True
+        log.warning("%s: made again, since %s", stage, wrong)
+        for place in found["files"]:
+            store.remove(store.join(place, MANIFEST))
     result = work(uri)
-    store.write_json(manifest, {"stage": stage, "inputs": inputs, "result": result})
+    files = {place: _sizes(place) for place in dict.fromkeys([uri, str(result.get("uri", uri))])}
+    kept = {"stage": stage, "inputs": inputs, "files": files, "result": result}
+    store.write_json(manifest, kept)
     return result, False
+
+
+def check(store_uri: str) -> None:
+    """Raise StoreError for a store that a newer Lyceum wrote; a new store is marked as ours."""
+    uri = store.join(store_uri, "format.json")
+    if not store.exists(uri):
+        store.write_json(uri, {"format": FORMAT})
+        return
+    found = store.read_json(uri)["format"]
+    if found > FORMAT:
+        raise StoreError(
+            f"the store {store_uri} has format {found}, and this Lyceum reads up to {FORMAT}; "
+            "upgrade Lyceum, or name another store with LYCEUM_STORE"
+        )
 
 
 def folder(store_uri: str, stage: str, inputs: dict[str, Any]) -> str:
@@ -59,6 +80,16 @@ def folder(store_uri: str, stage: str, inputs: dict[str, Any]) -> str:
     return store.join(store_uri, "stages", stage, key[:24])
 
 
-def _sources(path: Path) -> list[Path]:
-    assert path.exists(), path  # else a misspelt part would change nothing
-    return [path] if path.is_file() else list(path.rglob("*.py"))
+def _sizes(uri: str) -> dict[str, int]:
+    """The files below a folder and their sizes in bytes, our own manifest aside."""
+    return {name: size for name, size in store.sizes(uri).items() if name != MANIFEST}
+
+
+def _lost(files: dict[str, dict[str, int]]) -> str:
+    """The first file that is not there as it was, or nothing."""
+    for place, known in files.items():
+        there = _sizes(place)
+        for name, size in known.items():
+            if there.get(name) != size:
+                return f"{store.join(place, name)} is gone or not whole"
+    return ""

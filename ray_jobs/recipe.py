@@ -52,6 +52,7 @@ class Split:
     test: float = 0.2  # share of groups
     validation: float = 0.1  # share of groups
     until: float = 1.0  # quantile of time where training ends and testing begins
+    folds: int = 0  # of a cross-validation beside the test split; 0: none
 
     def __post_init__(self) -> None:
         """Raises UsageError for shares that leave nobody to train on."""
@@ -61,28 +62,25 @@ class Split:
                 f"{self}: expected test and validation above 0 and below 1 together, and until "
                 "above 0 and at most 1; see --set split.test, split.validation, split.until"
             )
+        if self.folds == 1 or self.folds < 0:
+            raise UsageError(f"split.folds={self.folds}: expected 0, or 2 and more")
 
 
 @dataclass(frozen=True)
 class Gate:
     """What a candidate must show before it may become champion."""
 
+    beat_baseline: bool = True  # beyond chance; false: not worse than it by more than the margin
     margin: float = 0.002  # how much worse than the champion is still "not worse"
+    slice_margin: float = 0.02  # the same of a part of the rows, beyond chance
     max_calibration_error: float = 0.05  # mean gap of prediction and outcome
     max_latency_ms: float = 250.0  # p95 of single requests to a real replica
     max_size_mb: float = 500.0  # of the artifact
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which source column holds what; empty means: look for the usual names."""
-
-    learner: str = ""  # whose answer
-    item: str = ""  # the exercise
-    skills: str = ""  # what it practises
-    correct: str = ""  # 0 to 1, or true and false
-    time: str = ""  # unix seconds or ISO 8601
-    skill_separator: str = ";"  # between several skills of one answer
+class NoColumns:
+    """Of a family whose files can be read in one way only."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Recipe:
     budget: Budget = field(default_factory=Budget)
     split: Split = field(default_factory=Split)
     gate: Gate = field(default_factory=Gate)
-    columns: Columns = field(default_factory=Columns)
+    columns: Any = field(default_factory=NoColumns)  # which of its columns mean what
     resources: Resources = field(default_factory=Resources)
 
     def overridden(self, **settings: str) -> Self:
@@ -122,6 +120,15 @@ class Recipe:
         for key, text in settings.items():
             recipe = _with(recipe, key.split("."), text, key)
         return recipe
+
+
+def within(spec: Any, **bounds: tuple[float, float]) -> None:
+    """Raise UsageError for a setting of a spec below the least or above the most it may be."""
+    for name, (least, most) in bounds.items():
+        value = getattr(spec, name)
+        if not least <= value <= most:
+            upper = "" if math.isinf(most) else f" and at most {most:g}"
+            raise UsageError(f"spec.{name}={value:g}: expected at least {least:g}{upper}")
 
 
 def as_dict(record: Any) -> dict[str, Any]:

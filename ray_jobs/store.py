@@ -93,6 +93,16 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, orjson.dumps(value, option=options))
 
 
+def sizes(uri: str) -> dict[str, int]:
+    """Every file below a folder by its path from there, and its size in bytes."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    if not fs.exists(path):
+        return {}
+    start = path.rstrip("/") + "/"
+    found = fs.find(path, detail=True)
+    return {name.removeprefix(start): int(info["size"]) for name, info in found.items()}
+
+
 def remove(uri: str) -> None:
     """Remove a file or a folder; nothing there is fine."""
     if is_local(uri):

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ray_jobs.errors import LyceumError, UsageError
+from ray_jobs.errors import LyceumError, PlatformError, UsageError
 from ray_jobs.training import events
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.local import agent_on_any_port
@@ -43,13 +43,22 @@ def _train(job: TrainJob, address: str) -> None:
 
     try:
         with agent_on_any_port():
-            ray.init(address=address)
+            _join(address)
         driver.train(job)
     except Exception as error:
         events.append(job.events, events.failed(job.events, error))
         raise
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address)
+    except ConnectionError as error:
+        raise PlatformError(f"no Ray answers at {address}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A verb: one POST route of a service, from request to examples to answer."""
+"""What a family shows of itself: the verbs of its services, the columns of its frames."""
 
 from __future__ import annotations
 
@@ -10,8 +10,28 @@ from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
+class Column:
+    """One column of a frame: its name, kind (`text`, `number` or `any`) and meaning."""
+
+    name: str
+    kind: str
+    required: bool
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a request is answered so, by predicting variants of it."""
+
+    cost: Callable[[Any], int]  # request -> positions its variants will take
+    examples: Callable[[Any, Any], list[Any]]  # (request, vocabulary) -> its variants
+    # (request, outcomes of the variants, vocabulary) -> reasons, the weightiest first
+    reasons: Callable[[Any, Sequence[Any], Any], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
 class Verb:
-    """Request and response models, and the functions between them and the model.
+    """One POST route `v1/<verb>`: its request and response, and the way between through a model.
 
     The request's model states an example of itself, which the documentation
     shows; its docstring is the summary.
@@ -22,6 +42,7 @@ class Verb:
     cost: Callable[[Any], int]  # request -> positions its examples will take, before they are made
     examples: Callable[[Any, Any], list[Any]]  # (request, vocabulary) -> what is predicted
     answer: Callable[[Any, Sequence[Any], Any], dict[str, Any]]  # (request, outcomes, vocabulary)
+    explanation: Explanation | None = None  # what `?explain=true` adds
 
     @property
     def summary(self) -> str:

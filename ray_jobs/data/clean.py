@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -29,6 +29,7 @@ class Cleaned:
     bad: pl.DataFrame  # file, line, reason, raw
     merged: int  # rows that were part of another row's answer
     repeats: int  # rows delivered again
+    notes: tuple[str, ...] = ()  # what a person should know of what was made of them
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class CleanTable:
     merged: int
     repeats: int
     timed: bool
+    content: str = ""  # digest of the table itself
+    notes: list[str] = field(default_factory=list)  # what a person should know of it
 
     @property
     def table(self) -> str:
@@ -75,16 +78,19 @@ def clean(
         merged=cleaned.merged,
         repeats=cleaned.repeats,
         timed=snapshot.timed,
+        notes=[*snapshot.notes, *cleaned.notes],
     )
     assert table.read == table.kept + len(quarantine) + table.merged + table.repeats, table
     write_parquet(store.join(uri, "quarantine.parquet"), quarantine)
     _refuse_rubbish(table, len(quarantine), max_bad_fraction)
-    write_parquet(table.table, cleaned.table)
+    table = replace(table, content=write_parquet(table.table, cleaned.table))
     store.write_json(store.join(uri, "counts.json"), asdict(table))
     log.info(
         "clean: %d rows read = %d kept + %d quarantined + %d merged + %d repeats",
         table.read, table.kept, len(quarantine), table.merged, table.repeats,
     )  # fmt: skip
+    for note in table.notes:
+        log.info("clean: %s", note)
     return table
 
 

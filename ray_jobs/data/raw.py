@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -22,6 +22,7 @@ from ray_jobs.errors import ContractError
 MALFORMED = pl.Schema({"file": pl.String, "line": pl.Int64, "reason": pl.String, "raw": pl.String})
 RECORD = pl.Schema({"line": pl.Int64(), "raw": pl.String(), "fields": pl.List(pl.String())})
 UNREADABLE = "\ufffd"  # stands where bytes are not UTF-8
+ROW = "row"  # names the number that a table's rows begin with where its header does not
 LONGEST_RECORD = 100  # lines that one record with quoted line breaks may take
 
 
@@ -34,6 +35,7 @@ class Raw:
 
     rows: pl.DataFrame
     malformed: pl.DataFrame  # MALFORMED
+    notes: tuple[str, ...] = ()  # what a person should know of how it was read
 
 
 def read(source: Source, data: bytes, *, list_separator: str = ";") -> Raw:
@@ -65,7 +67,7 @@ def decoded(source: Source, data: bytes) -> str:
 def rename(raw: Raw, names: Mapping[str, str]) -> Raw:
     """Keep and rename columns: {canonical name: source column}."""
     keep = [pl.col(old).alias(new) for new, old in names.items()]
-    return Raw(raw.rows.select(*keep, "file", "line"), raw.malformed)
+    return replace(raw, rows=raw.rows.select(*keep, "file", "line"))
 
 
 def _delimited(source: Source, text: str) -> Raw:
@@ -75,6 +77,10 @@ def _delimited(source: Source, text: str) -> Raw:
     if len(set(names)) < len(names):
         raise ContractError(f"{source.url}, line 1: a column stands twice in {names}")
     records = _records(body.split("\n"), separator)
+    notes: tuple[str, ...] = ()
+    if _numbered(records, len(names)):
+        notes = (f"{source.name}: its rows begin with a number that the header does not name",)
+        names = [ROW, *names]
     malformed = _faults(records, header, len(names))
     bad = malformed.is_not_null()
     rows = records.filter(~bad).select(
@@ -83,7 +89,16 @@ def _delimited(source: Source, text: str) -> Raw:
         "line",
     )
     faults = records.with_columns(malformed, pl.lit(source.name).alias("file")).filter(bad)
-    return Raw(rows, faults.select(MALFORMED.names()))
+    return Raw(rows, faults.select(MALFORMED.names()), notes)
+
+
+def _numbered(records: pl.DataFrame, width: int) -> bool:
+    """Whether every row has one field more than the header, a number: as R writes tables."""
+    fields = pl.col("fields").list
+    whole = records.filter(fields.len() == width + 1)
+    if len(whole) <= len(records) / 2:
+        return False
+    return bool(whole.select(fields.first().str.contains(r"^\d+$").all()).item())
 
 
 def own(name: str) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import polars as pl
 
@@ -40,6 +40,7 @@ class Snapshot:
     malformed: dict[str, int]  # by reason; these rows are in quarantine already
     timed: bool  # whether rows carry times; if not, order of the files is their time
     files: list[str]
+    notes: list[str] = field(default_factory=list)  # what a person should know of the reading
 
     @property
     def rows(self) -> str:
@@ -51,25 +52,33 @@ class Snapshot:
 
 
 def ingest(
-    sources: Sequence[Source],
-    read: Callable[[Source], Raw],
+    units: Sequence[Sequence[Source]],
+    read: Callable[[Sequence[Source]], Raw],
     *,
     group: str,
+    ordered: bool = True,
     key: Key,
     store_uri: str,
 ) -> Snapshot:
-    """Read a delivery into a snapshot; raises ContractError where a file keeps no contract."""
-    raws = [read(source) for source in sources]
+    """Read a delivery into a snapshot, each unit of files by itself.
+
+    With `ordered`, the order of a log without times is its time. Raises
+    ContractError where a file keeps no contract.
+    """
+    sources = [source for unit in units for source in unit]
+    raws = [read(unit) for unit in units]
     labelled = [
-        raw.rows.with_columns(pl.lit(source.split, pl.String).alias("split"))
-        for source, raw in zip(sources, raws, strict=True)
+        raw.rows.with_columns(pl.lit(unit[0].split, pl.String).alias("split"))
+        for unit, raw in zip(units, raws, strict=True)
     ]
-    rows = pl.concat(labelled).with_columns(
+    _refuse_other_columns(units, labelled)
+    rows = pl.concat(labelled, how="diagonal").with_columns(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("position")
     )
     rows = rows.with_columns(buckets(rows[group]).alias("bucket"), key.pseudonyms(rows[group]))
     malformed = pl.concat([raw.malformed for raw in raws])
-    snapshot = _described(rows, malformed, sources, key=key, store_uri=store_uri)
+    snapshot = _described(rows, malformed, sources, ordered=ordered, key=key, store_uri=store_uri)
+    snapshot = replace(snapshot, notes=[note for raw in raws for note in raw.notes])
     log.info(
         "ingest: %d rows from %d files, %d malformed; snapshot %s",
         snapshot.read, len(sources), len(malformed), snapshot.digest[:12],
@@ -87,11 +96,12 @@ def _described(
     malformed: pl.DataFrame,
     sources: Sequence[Source],
     *,
+    ordered: bool,
     key: Key,
     store_uri: str,
 ) -> Snapshot:
     timed = tells_time(rows)
-    digest = rows_digest(rows, ordered=not timed)
+    digest = rows_digest(rows, ordered=ordered and not timed)
     # Malformed lines are part of the delivery, though not of what is learnt from it.
     faults = sorted(key.pseudonym(raw) for raw in malformed["raw"])
     return Snapshot(
@@ -113,6 +123,18 @@ def _kept(snapshot: Snapshot, rows: pl.DataFrame, malformed: pl.DataFrame, key: 
     write_parquet(snapshot.quarantine, sealed(malformed, key))
     store.write_json(uri, asdict(snapshot))
     return snapshot
+
+
+def _refuse_other_columns(units: Sequence[Sequence[Source]], parts: Sequence[pl.DataFrame]) -> None:
+    """Files of one delivery are one table."""
+    first = set(parts[0].columns)
+    for unit, part in zip(units, parts, strict=True):
+        if missing := sorted(first ^ set(part.columns)):
+            here = "lacks" if set(missing) <= first else "differs in"
+            raise ContractError(
+                f"{unit[0].url} {here} {', '.join(missing[:5])} beside {units[0][0].url}; files of "
+                "one delivery have the same columns: name those that belong together with a glob"
+            )
 
 
 def tells_time(rows: pl.DataFrame) -> bool:
@@ -139,11 +161,12 @@ def sealed(bad: pl.DataFrame, key: Key) -> pl.DataFrame:
     return bad.select("file", "line", "reason").with_columns(secrets).cast(QUARANTINE)
 
 
-def write_parquet(uri: str, frame: pl.DataFrame) -> None:
-    """Write a whole table at once or not at all."""
+def write_parquet(uri: str, frame: pl.DataFrame) -> str:
+    """Write a whole table at once or not at all; returns the digest of what was written."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     store.write_bytes(uri, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def read_parquet(uri: str) -> pl.DataFrame:

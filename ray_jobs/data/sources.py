@@ -19,8 +19,10 @@ from ray_jobs.errors import ContractError, UsageError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson", ".json")
 COMPRESSED = ".gz"
-SPLIT_NAME = re.compile(r"(?:^|[_\-.])(train|validation|valid|dev|test)(\d*)(?=[_\-.]|$)")
-SPLITS = {"valid": "validation", "dev": "validation"}
+SPLIT_NAME = re.compile(
+    r"(?:^(?:data)?|[_\-.])(training|train|validation|valid|dev|test)(\d*)(?=[_\-.]|$)"
+)
+SPLITS = {"training": "train", "valid": "validation", "dev": "validation"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def find(data: str) -> list[Source]:
         )
     _refuse_folds(data, sources)
     return _delivered(data, sources)
+
+
+def each_alone(sources: Sequence[Source]) -> list[list[Source]]:
+    """Every file is read by itself."""
+    return [[source] for source in sources]
 
 
 def _file_system(data: str) -> tuple[Any, str]:

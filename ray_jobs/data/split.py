@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from ray_jobs import store
+from ray_jobs import manifest, store
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.snapshot import read_parquet, write_parquet
 from ray_jobs.errors import ContractError
@@ -35,6 +35,7 @@ class SplitTable:
     groups: dict[str, int]  # learners, say, per split
     cut: float | None  # unix seconds: training ends, testing begins
     held_back: int  # rows of training groups after the cut
+    content: str = ""  # digest of the three tables
 
     def table(self, name: str) -> str:
         assert name in NAMES
@@ -58,7 +59,7 @@ def split(clean: CleanTable, how: Split, *, group: str, salt: str, uri: str) -> 
                 f"the {name} split is empty: {table[group].n_unique()} groups ({group}) in all; "
                 "give more data, or change --set split.test / split.validation"
             )
-        write_parquet(store.join(uri, f"{name}.parquet"), part)
+    written = [write_parquet(store.join(uri, f"{n}.parquet"), part) for n, part in parts.items()]
     result = SplitTable(
         uri=uri,
         delivered=delivered,
@@ -67,10 +68,30 @@ def split(clean: CleanTable, how: Split, *, group: str, salt: str, uri: str) -> 
         groups={name: part[group].n_unique() for name, part in parts.items()},
         cut=cut,
         held_back=len(table) - len(kept),
+        content=manifest.digest(written),
     )
     store.write_json(store.join(uri, "split.json"), result.as_dict())
     log.info("split: %s", ", ".join(f"{n} {result.rows[n]} rows" for n in NAMES))
     return result
+
+
+def refuse_one_outcome(splits: SplitTable, label: str) -> None:
+    """Raise ContractError where every row to learn from, or to measure on, ends alike."""
+    for name, purpose in (("train", "learn"), ("test", "measure")):
+        part = read_parquet(splits.table(name))
+        found = part.filter("scored")[label]
+        if found.n_unique() == 1:
+            raise ContractError(
+                f"every one of the {len(found)} scored rows of the {name} split has {label} = "
+                f"{found[0]}, so there is nothing to {purpose}; give a log with other outcomes "
+                f"too, or name the column that tells them apart with --set columns.{label}=NAME"
+            )
+
+
+def folded(table: pl.DataFrame, folds: int, *, salt: str) -> pl.Series:
+    """The fold (Int64, 0 to folds - 1) of each row, equal for all rows of a group."""
+    place = salted(table["bucket"], f"{salt} folds")
+    return (place * folds).floor().cast(pl.Int64).alias("fold")
 
 
 def assigned(table: pl.DataFrame, how: Split, *, salt: str, delivered: bool) -> pl.Series:

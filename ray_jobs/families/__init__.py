@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,9 +21,33 @@ from torch import Tensor
 
 from ray_jobs.data.clean import Cleaned
 from ray_jobs.data.raw import Raw
-from ray_jobs.data.sources import Source
+from ray_jobs.data.sources import Source, each_alone
 from ray_jobs.errors import UsageError
-from ray_jobs.recipe import Columns, Recipe
+from ray_jobs.recipe import Recipe
+from ray_jobs.target import Target
+from ray_jobs.verb import Column, Verb
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a person speaks of a family, on cards and plots."""
+
+    rows: str  # what a scored row is, many of them: "answers"
+    use: str  # what a model is meant for, and what not
+    limits: tuple[str, ...]  # what no figure tells
+    ceiling: str = ""  # who makes the best possible predictions of a sample, where anybody can
+
+
+@dataclass(frozen=True)
+class Api:
+    """What a family's services and frames look like, each made for a model's vocabulary."""
+
+    verbs: Callable[[Any], Mapping[str, Verb]]  # routes; "predict" is one
+    columns: Callable[[Any], Sequence[Column]]  # of the frame an analyst holds
+    outputs: Callable[[Any], Sequence[str]]  # columns of predictions, in the order of outcomes
+    frame: Callable[[Any, Any], tuple[Sequence[Any], NDArray[np.int64]]]  # -> examples, their rows
+    example: Callable[[Any], dict[str, list[Any]]]  # a small valid frame
+    golden: Callable[[pl.DataFrame, Any], list[dict[str, Any]]]  # predict requests of a table
 
 
 @dataclass(frozen=True)
@@ -31,17 +55,20 @@ class Family:
     """Everything the machinery may ask of a kind of model.
 
     An *example* is what is batched together (one learner's history, one row);
-    it holds one or more scored rows. `outcomes` gives them back per example.
+    it holds one or more scored rows. `outcomes` gives them back per example: the
+    probability of the second outcome, one for each class, or a number.
     """
 
     name: str
     title: str
     protocol: str  # how figures are taken, in words, for every report
-    read: Callable[[Source, Columns], Raw]  # a file to raw rows, all text
-    clean: Callable[[pl.DataFrame, bool, Columns], Cleaned]  # (raw rows, timed, columns)
-    group: str  # column of the clean table that must not straddle splits
-    target: str  # column of the clean table that is predicted
-    headline: str  # the figure that the gate reads
+    words: Words
+    read: Callable[[Sequence[Source], Any], Raw]  # the files of a unit to raw rows, all text
+    clean: Callable[[pl.DataFrame, bool, Any], Cleaned]  # (raw rows, timed, recipe.columns)
+    group: str  # column of the raw and the clean table that must not straddle splits
+    label: str  # column of the clean table that is predicted
+    target: Callable[[Any], Target]  # vocabulary -> what is predicted
+    targets: Callable[[pl.DataFrame, Any], NDArray[np.float64]]  # (table, vocabulary) -> truth
     specs: Mapping[str, type[Any]]
     baseline: Callable[[], Any]  # the spec every candidate must beat
     recipes: Mapping[str, Callable[[], Recipe]]
@@ -49,14 +76,24 @@ class Family:
     vocabulary_from_json: Callable[[dict[str, Any]], Any]
     examples: Callable[[pl.DataFrame, Any], Sequence[Any]]  # in the order of the table
     cost: Callable[[Any], int]  # of an example, in positions
-    collate: Callable[[Sequence[Any], Any], Any]
-    loss: Callable[[Tensor, Any], Tensor]  # (outputs, batch) -> summed over scored rows
+    collate: Callable[[Sequence[Any], Any], Any]  # (examples, vocabulary) -> a batch
+    loss: Callable[[Any, Any], Tensor]  # (outputs, batch) -> summed over scored rows
     weight: Callable[[Any], Tensor]  # number of scored rows in a batch
-    outcomes: Callable[[Tensor, Any], list[NDArray[np.float32]]]  # predictions per example
+    outcomes: Callable[[Any, Any], list[NDArray[np.float32]]]  # (outputs, batch)
     slices: Callable[[pl.DataFrame, Any], pl.DataFrame]  # (clean table, vocabulary) -> its parts
     sample: Callable[[Path, int], str]  # (folder, seed) -> the demo's data
-    ceiling: Callable[[Path, pl.DataFrame], NDArray[np.float64]] | None  # best possible, if known
-    api: Any  # module: VERBS, COLUMNS, frame, example and golden
+    api: Api
+    units: Callable[[Sequence[Source]], list[list[Source]]] = each_alone  # files that go together
+    # (table, vocabulary) -> each feature with the table in which its values have changed rows
+    shuffled: Callable[[pl.DataFrame, Any], Iterable[tuple[str, pl.DataFrame]]] | None = None
+    ceiling: Callable[[Path, pl.DataFrame], NDArray[np.float64]] | None = None  # best possible
+    ordered: bool = True  # the order of a log without times is its time
+    showcase: bool = False  # what `lyceum demo` shows
+
+
+def showcase() -> str:
+    """The family that shows what this is about."""
+    return next(name for name in families() if family(name).showcase)
 
 
 def families() -> list[str]:

@@ -50,6 +50,12 @@ RECEIPT = {
     "required": ["prediction_id"],
     "properties": {"prediction_id": {**TEXT, "description": "signed; send it back with feedback"}},
 }
+EXPLAIN = {
+    "name": "explain",
+    "in": "query",
+    "description": "add the reasons of each answer",
+    "schema": {"type": "boolean", "default": False},
+}
 STATE = {"type": "object", "required": ["status"], "properties": {"status": TEXT}}
 FAILURES = {
     "400": "not JSON",
@@ -130,9 +136,11 @@ def _post(name: str, verb: Verb) -> dict[str, Any]:
     stamped = {"allOf": [{"oneOf": [answered, _list_of("answers", answered)]}, _reference("Stamp")]}
     example = verb.request.model_json_schema()["examples"][0]
     asked = {"schema": {"oneOf": [one, many]}, "example": example}
+    parameters = {"parameters": [EXPLAIN]} if verb.explanation else {}
     return {
         "summary": verb.summary,
         "operationId": name,
+        **parameters,
         "requestBody": {"required": True, "content": {"application/json": asked}},
         "responses": {
             "200": {"description": "answered", "content": _content(stamped)},

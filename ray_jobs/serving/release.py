@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ray_jobs import store
 from ray_jobs.artifact import Artifact
@@ -68,14 +69,19 @@ def verify(model: Artifact, release: Release) -> None:
             )
 
 
-def deviation(now: Sequence[Sequence[float]], then: Sequence[Sequence[float]]) -> float:
-    """The largest difference between two answers to one request; infinite for another shape."""
-    if [len(o) for o in now] != [len(o) for o in then]:
+def deviation(now: Sequence[ArrayLike], then: Sequence[ArrayLike]) -> float:
+    """The largest difference between two answers to one request; infinite for another shape.
+
+    Of numbers beyond 1 it is their share that counts, since they have no scale of their own.
+    """
+    left, right = ([np.asarray(o, np.float64) for o in answer] for answer in (now, then))
+    if [o.shape for o in left] != [o.shape for o in right]:
         return float("inf")
-    return float(np.abs(np.concatenate(list(now)) - np.concatenate(list(then))).max())
+    ours, known = (np.concatenate([o.ravel() for o in answer]) for answer in (left, right))
+    return float((np.abs(ours - known) / np.maximum(np.abs(known), 1.0)).max())
 
 
-def _outcomes(model: Artifact, request: dict[str, Any]) -> list[list[float]]:
-    verb = model.family.api.VERBS["predict"]
+def _outcomes(model: Artifact, request: dict[str, Any]) -> list[Any]:
+    verb = model.family.api.verbs(model.vocabulary)["predict"]
     examples = verb.examples(verb.request.model_validate(request), model.vocabulary)
-    return [[float(p) for p in outcome] for outcome in predict(model, examples)]
+    return [outcome.astype(float).tolist() for outcome in predict(model, examples)]

@@ -7,8 +7,11 @@ response classes halve the requests per second of a small model.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl
 
+import numpy as np
 import orjson
 from pydantic import ValidationError
 
@@ -40,8 +43,9 @@ class Surface:
         self.batcher = Batcher(model)
         # What stands in every answer: which model it came from.
         self.stamp = {"version": release.version, "lineage": release.lineage}
-        self.verbs = {f"v1/{name}": verb for name, verb in model.family.api.VERBS.items()}
-        openapi = document(release, model.family.api.VERBS, self.prefix)
+        verbs = model.family.api.verbs(model.vocabulary)
+        self.verbs = {f"v1/{name}": verb for name, verb in verbs.items()}
+        openapi = document(release, verbs, self.prefix)
         self.pages: dict[str, Answer] = {
             "v1/model": (JSON, orjson.dumps(self.card())),
             "healthz": (JSON, orjson.dumps({"status": "alive", **self.stamp})),
@@ -80,17 +84,18 @@ class Surface:
             detail = f"{path} answers {allow}, not {method}"
             raise Problem(405, detail, headers=((b"allow", allow.encode()),))
         if verb:
-            return JSON, await self.call(verb, await body(receive, MAX_BODY))
+            explain = _explain(scope.get("query_string", b""), verb, path)
+            return JSON, await self.call(verb, await body(receive, MAX_BODY), explain=explain)
         return (JSON, await self.ready()) if path == "readyz" else self.pages[path]
 
-    async def call(self, verb: Verb, data: bytes) -> bytes:
+    async def call(self, verb: Verb, data: bytes, *, explain: bool = False) -> bytes:
         """Answer one request, or each of `{"instances": [...]}` under `answers`."""
         try:
             values = orjson.loads(data)
         except orjson.JSONDecodeError as error:
             raise Problem(400, f"the body is not JSON: {error}") from error
         if not (isinstance(values, dict) and set(values) == {"instances"}):
-            (answer,) = await self.answers(verb, [_validated(verb, values, "")])
+            (answer,) = await self.answers(verb, [_validated(verb, values, "")], explain=explain)
             return orjson.dumps({**answer, **self.stamp})
         instances = values["instances"]
         if not isinstance(instances, list) or not 1 <= len(instances) <= MAX_INSTANCES:
@@ -98,25 +103,43 @@ class Surface:
             problem = {"pointer": "/instances", "detail": detail}
             raise Problem(422, f"/instances: {detail}", [problem])
         requests = [_validated(verb, v, f"/instances/{i}") for i, v in enumerate(instances)]
-        return orjson.dumps({"answers": await self.answers(verb, requests), **self.stamp})
+        answers = await self.answers(verb, requests, explain=explain)
+        return orjson.dumps({"answers": answers, **self.stamp})
 
-    async def answers(self, verb: Verb, requests: list[Any]) -> list[dict[str, Any]]:
-        """Predict all requests together, and answer each."""
-        cost = sum(verb.cost(request) for request in requests)
+    async def answers(
+        self, verb: Verb, requests: list[Any], *, explain: bool
+    ) -> list[dict[str, Any]]:
+        """Predict all requests together, and answer each, with its reasons where asked for."""
+        costs = [verb.cost, *([verb.explanation.cost] if explain and verb.explanation else [])]
+        cost = sum(each(request) for request in requests for each in costs)
         if cost > MAX_COST:
             raise Problem(
                 413,
-                f"{cost} answers would be read, each history once per question; at most "
-                f"{MAX_COST} in one request: send it in parts",
+                f"{cost} rows would be read for the answers; at most {MAX_COST} in one request: "
+                "send it in parts",
             )
-        examples = [verb.examples(request, self.model.vocabulary) for request in requests]
-        outcomes = iter(await self.batcher.outcomes([e for part in examples for e in part]))
-        answers = []
-        for request, part in zip(requests, examples, strict=True):
-            mine = [next(outcomes) for _ in part]
-            answer = verb.answer(request, mine, self.model.vocabulary)
-            answers.append({**answer, "prediction_id": self.prediction_id(request, mine)})
+        told = await self.outcomes(verb.examples, requests)
+        answers = [
+            {
+                **verb.answer(request, mine, self.model.vocabulary),
+                "prediction_id": self.prediction_id(request, mine),
+            }
+            for request, mine in zip(requests, told, strict=True)
+        ]
+        if explain and verb.explanation:
+            variants = await self.outcomes(verb.explanation.examples, requests)
+            for answer, request, mine in zip(answers, requests, variants, strict=True):
+                reasons = verb.explanation.reasons(request, mine, self.model.vocabulary)
+                answer["reasons"] = reasons
         return answers
+
+    async def outcomes(
+        self, examples: Callable[[Any, Any], list[Any]], requests: list[Any]
+    ) -> list[list[Any]]:
+        """The outcomes of each request's examples, all predicted together."""
+        parts = [examples(request, self.model.vocabulary) for request in requests]
+        outcomes = iter(await self.batcher.outcomes([e for part in parts for e in part]))
+        return [[next(outcomes) for _ in part] for part in parts]
 
     def prediction_id(self, request: Any, outcomes: list[Any]) -> str:
         """A signed note of what was predicted, which feedback brings back."""
@@ -124,7 +147,7 @@ class Surface:
             self.key,
             version=self.release.version,
             learner=getattr(request, "learner", None),
-            predictions=[float(outcome[0]) for outcome in outcomes[: receipt.KEPT]],
+            predictions=[float(p) for o in outcomes[: receipt.KEPT] for p in np.ravel(o)],
         )
 
     async def ready(self) -> bytes:
@@ -139,15 +162,29 @@ class Surface:
 
     def card(self) -> dict[str, Any]:
         """What v1/model tells."""
-        verbs = self.model.family.api.VERBS
         return {
             "service": self.release.service,
             "family": self.release.family,
             **self.stamp,
             "digest": self.release.digest,
             **self.release.card,
-            "schema": {name: verb.request.model_json_schema() for name, verb in verbs.items()},
+            "schema": {
+                path.removeprefix("v1/"): verb.request.model_json_schema()
+                for path, verb in self.verbs.items()
+            },
         }
+
+
+def _explain(query: bytes, verb: Verb, path: str) -> bool:
+    """Whether reasons are asked for; raises Problem for another query, or where none are known."""
+    asked = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    wanted = asked.pop("explain", "false").lower()
+    if asked or wanted not in {"true", "false"}:
+        given = f"{next(iter(asked))!r}" if asked else f"explain={wanted}"
+        raise Problem(422, f"query {given}: there is explain=true and explain=false, no other")
+    if wanted == "true" and verb.explanation is None:
+        raise Problem(422, f"{path} knows no reasons; ask without explain=true")
+    return wanted == "true"
 
 
 def _validated(verb: Verb, value: Any, prefix: str) -> Any:

@@ -6,6 +6,7 @@ moment could never be resumed. This file is there whole, or as it was before.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pickle import UnpicklingError
 
@@ -16,6 +17,7 @@ from ray_jobs.errors import StoreError
 from ray_jobs.training.loop import State
 
 FILE = "state.pt"
+SEAL = 32  # bytes of a digest before the state: a flipped bit would be another state, untold
 NUMBERS = ("epoch", "best_epoch", "best_loss", "rows", "seconds")
 
 
@@ -29,7 +31,8 @@ def save(folder: str, state: State) -> None:
     }
     buffer = io.BytesIO()
     torch.save({**values, **tensors}, buffer)
-    store.write_bytes(store.join(folder, FILE), buffer.getvalue())
+    data = buffer.getvalue()
+    store.write_bytes(store.join(folder, FILE), hashlib.sha256(data).digest() + data)
 
 
 def restore(folder: str, state: State, device: torch.device) -> State:
@@ -37,14 +40,17 @@ def restore(folder: str, state: State, device: torch.device) -> State:
     uri = store.join(folder, FILE)
     if not store.exists(uri):
         return state
+    data = store.read_bytes(uri)
+    seal, data = data[:SEAL], data[SEAL:]
+    if hashlib.sha256(data).digest() != seal:
+        raise StoreError(f"{uri} is damaged; remove it to train from the start")
     try:
-        data = io.BytesIO(store.read_bytes(uri))
-        values = torch.load(data, map_location=device, weights_only=True)
+        values = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
         state.module.load_state_dict(values["module"])
         state.optimizer.load_state_dict(values["optimizer"])
-    except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+    except (RuntimeError, ValueError, KeyError, UnpicklingError) as error:
         raise StoreError(
-            f"{uri} is damaged, or of another network; remove it to train from the start"
+            f"{uri} is of another network; remove it to train from the start"
         ) from error
     state.best = values["best"]
     for name in NUMBERS:

@@ -77,19 +77,30 @@ def finished_artifact(job: TrainJob) -> Artifact | None:
 
 def check_resources(job: TrainJob, workers: int, nodes: Sequence[Mapping[str, float]]) -> None:
     """Raise TrainingError when a cluster could never hold the workers a job asks for."""
-    for kind, each, setting in (
-        ("CPU", job.resources.worker_cpus, "resources.worker_cpus"),
-        ("GPU", job.resources.worker_gpus, "resources.worker_gpus"),
-    ):
-        there = [node.get(kind, 0.0) for node in nodes]
-        room = sum(int(amount / each) for amount in there) if each else workers
-        if workers > room:
-            fewer = f"use fewer (--workers {room}) or " if room else ""
-            raise TrainingError(
-                f"{workers} workers with {each:g} {kind} each do not fit: the cluster has "
-                f"{sum(there):g} {kind} on {len(nodes)} node(s), room for {room}; "
-                f"{fewer}claim less each (--set {setting}=...)"
-            )
+    claims = {
+        kind: (each, setting)
+        for kind, each, setting in (
+            ("CPU", job.resources.worker_cpus, "resources.worker_cpus"),
+            ("GPU", job.resources.worker_gpus, "resources.worker_gpus"),
+        )
+        if each
+    }
+    if not claims:
+        return
+    # A worker takes all it claims from one node; rounding must not cost one.
+    room = sum(
+        min(int(node.get(kind, 0.0) / each + 1e-9) for kind, (each, _) in claims.items())
+        for node in nodes
+    )
+    if workers > room:
+        asked = " and ".join(f"{each:g} {kind}" for kind, (each, _) in claims.items())
+        there = " and ".join(f"{sum(n.get(kind, 0.0) for n in nodes):g} {kind}" for kind in claims)
+        less = " or ".join(f"--set {setting}=..." for _, setting in claims.values())
+        fewer = f"use fewer (--workers {room}) or " if room else ""
+        raise TrainingError(
+            f"{workers} workers with {asked} each do not fit: the cluster has {there} on "
+            f"{len(nodes)} node(s), room for {room}; {fewer}claim less each ({less})"
+        )
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray_jobs import store
+from ray_jobs.errors import StoreError
 from ray_jobs.recipe import Budget, Resources
 
 
@@ -50,6 +51,11 @@ class TrainJob:
     @classmethod
     def load(cls, uri: str) -> TrainJob:
         values = store.read_json(uri)
-        values["budget"] = Budget(**values["budget"])
-        values["resources"] = Resources(**values["resources"])
-        return cls(**values)
+        try:
+            parts = {
+                "budget": Budget(**values["budget"]),
+                "resources": Resources(**values["resources"]),
+            }
+            return cls(**{**values, **parts})
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{uri} is no job of this version ({error}); run again") from error

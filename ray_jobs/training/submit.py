@@ -7,6 +7,7 @@ address. The status of the job is the truth, its events are the story.
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import sys
 import time
@@ -40,7 +41,8 @@ def submit(job: TrainJob, address: str) -> str:
     uri = job.save()
     while True:
         known = _attempts(client, job)
-        submission_id = f"{_prefix(job)}{len(known) + 1}"
+        last = max((int(name.rpartition("-")[2]) for name in known), default=0)
+        submission_id = f"{_prefix(job)}{last + 1}"
         running = [name for name, status in known.items() if not status.is_terminal()]
         if running:
             logger.info("training %s is running already; following it", running[0])
@@ -136,7 +138,7 @@ def _client(address: str) -> JobSubmissionClient:
     url = address if "://" in address else f"http://{address}"
     try:
         return JobSubmissionClient(url)
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise TrainingError(f"no Ray dashboard answers at {url}: {error}") from error
 
 
@@ -159,10 +161,11 @@ def _prefix(job: TrainJob) -> str:
 def _attempts(client: JobSubmissionClient, job: TrainJob) -> dict[str, JobStatus]:
     """Every submission of this job so far, with its status."""
     jobs: list[JobDetails] = client.list_jobs()
+    mine = re.compile(re.escape(_prefix(job)) + r"\d+")
     return {
         detail.submission_id: detail.status
         for detail in jobs
-        if detail.submission_id and detail.submission_id.startswith(_prefix(job))
+        if detail.submission_id and mine.fullmatch(detail.submission_id)
     }
 
 
@@ -185,10 +188,13 @@ def _reason(watch: _Watch, status: str) -> str:
     """Why a job ended without a model: what it said itself, or the end of its log."""
     if status == "STOPPED":
         return f"training {watch.submission_id} was stopped; run again and it goes on"
-    info = watch.client.get_job_info(watch.submission_id)
-    last, started_ms = watch.last, info.start_time or 0
-    # An earlier attempt's complaint is not this one's.
-    if last is not None and last.kind == "failed" and last.time * 1000 >= started_ms:
-        return str(last.detail["error"])
-    lines = watch.client.get_job_logs(watch.submission_id).strip().splitlines()
+    try:
+        info = watch.client.get_job_info(watch.submission_id)
+        last, started_ms = watch.last, info.start_time or 0
+        # An earlier attempt's complaint is not this one's.
+        if last is not None and last.kind == "failed" and last.time * 1000 >= started_ms:
+            return str(last.detail["error"])
+        lines = watch.client.get_job_logs(watch.submission_id).strip().splitlines()
+    except (OSError, RuntimeError) as error:
+        return f"training ended {status}, and its log cannot be had: {error}"
     return "\n".join([f"training ended {status}; the end of its log:", *lines[-LOG_LINES:]])

@@ -6,8 +6,9 @@ is correct comes out, for any item, seen or unseen.
 
 from __future__ import annotations
 
-from ray_jobs.families import Family
-from ray_jobs.families.knowledge import api, batch, formats, loss, recipes, rules, sample, slices
+from ray_jobs.families import Family, Words
+from ray_jobs.families.knowledge import batch, formats, loss, recipes, rules, sample, slices
+from ray_jobs.families.knowledge.api import API
 from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
@@ -17,11 +18,25 @@ FAMILY = Family(
     title="Knowledge tracing",
     protocol="N: one row per answer, its skills kept as a set; each answer of every test "
     "learner is predicted from strictly earlier answers",
+    words=Words(
+        rows="answers",
+        use="It is meant to support practice: to choose what comes next, and to show where "
+        "help is due.\n\nIt is **not** meant for grading, admission, or any decision about a "
+        "person that nobody reviews; nor for learners or content unlike its data.",
+        limits=(
+            "The figures describe learners like those in the data, at the time it was taken.",
+            "A probability is about a group of like cases; for one learner it may be wrong.",
+            "It learned what was practised, not what was taught elsewhere.",
+            "Age, gender and origin are not in the data: fairness between them was not measured.",
+        ),
+        ceiling="a Bayes filter that knows the simulated world and sees the same histories",
+    ),
     read=formats.read,
     clean=rules.clean,
     group="learner",
-    target="correct",
-    headline="auc",
+    label="correct",
+    target=loss.target,
+    targets=loss.targets,
     specs=SPECS,
     baseline=Rasch,
     recipes=recipes.RECIPES,
@@ -36,5 +51,6 @@ FAMILY = Family(
     slices=slices.slices,
     sample=sample.sample,
     ceiling=sample.ceiling,
-    api=api,
+    api=API,
+    showcase=True,
 )

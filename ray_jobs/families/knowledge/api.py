@@ -22,12 +22,12 @@ from pydantic import (
     field_validator,
 )
 
+from ray_jobs.families import Api
 from ray_jobs.families.knowledge.batch import History
 from ray_jobs.families.knowledge.frame import COLUMNS, example, frame
+from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 from ray_jobs.verb import Verb
-
-__all__ = ["COLUMNS", "VERBS", "example", "frame", "golden"]
 
 MAX_ANSWERS = 20_000
 MAX_CANDIDATES = 1_000
@@ -47,8 +47,8 @@ class Strict(BaseModel):
 class Candidate(Strict):
     """An item that could be put to the learner next."""
 
-    item: str = Field(min_length=1, max_length=512, examples=["fractions-017"])
-    skills: list[str] = Field(default=[], max_length=64, examples=[["fractions"]])
+    item: str = Field(min_length=1, max_length=LONGEST_NAME, examples=["fractions-017"])
+    skills: list[str] = Field(default=[], max_length=MOST_SKILLS, examples=[["fractions"]])
 
 
 class Answer(Candidate):
@@ -234,7 +234,7 @@ VERBS = {
 }
 
 
-def golden(table: pl.DataFrame, count: int = 4) -> list[dict[str, Any]]:
+def golden(table: pl.DataFrame, _vocabulary: Vocabulary, count: int = 4) -> list[dict[str, Any]]:
     """A few predict requests out of a clean table: somebody new, a beginner, short and long."""
     lengths = table.group_by("learner", maintain_order=True).len().sort("len", maintain_order=True)
     places = np.linspace(0, len(lengths) - 1, count - 1).astype(int)
@@ -252,3 +252,13 @@ def _request(answers: pl.DataFrame) -> dict[str, Any]:
         "history": [{k: v for k, v in row.items() if v is not None} for row in rows],
         "candidates": [{"item": last["item"], "skills": last["skills"]}],
     }
+
+
+API = Api(
+    verbs=lambda _: VERBS,
+    columns=lambda _: COLUMNS,
+    outputs=lambda _: ("probability",),
+    frame=frame,
+    example=example,
+    golden=golden,
+)

@@ -15,7 +15,7 @@ from ray_jobs.data import raw as raw_files
 from ray_jobs.data.raw import Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
-from ray_jobs.recipe import Columns
+from ray_jobs.families.knowledge.table import Columns
 
 NAMES = {
     "learner": ("learner", "user_id", "student_id", "user", "student", "anon_student_id"),
@@ -29,8 +29,9 @@ RAW = ("learner", "item", "skills", "correct", "time")
 HEAD = 1200  # lines that tell how many make up a learner
 
 
-def read(source: Source, columns: Columns) -> Raw:
+def read(unit: Sequence[Source], columns: Columns) -> Raw:
     """Rows of a log with the columns `RAW` as text; raises ContractError when it is none."""
+    (source,) = unit
     data = source.read()
     raw = _line_form(source, data) if _is_line_form(source, data) else _table(source, data, columns)
     # An empty learner is none: it must not get a pseudonym.
@@ -97,14 +98,15 @@ def _is_line_form(source: Source, data: bytes) -> bool:
 
 def _line_form(source: Source, data: bytes) -> Raw:
     lines = raw_files.decoded(source, data).rstrip().split("\n")
-    period = max((3, 4), key=lambda p: _agreement(lines[:HEAD], p))
+    period = max((3, 4), key=lambda p: (_agreement(lines[:HEAD], p), _outcomes(lines[:HEAD], p)))
     rows: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
     for start in range(0, len(lines), period):
         group = lines[start : start + period]
-        if not _consistent(group, period):
-            raw = "\n".join(group)
-            bad.append({"line": start + 1, "reason": "malformed_line", "raw": raw})
+        raw = "\n".join(group)
+        if not _consistent(group, period) or raw_files.UNREADABLE in raw:
+            reason = "unreadable_bytes" if raw_files.UNREADABLE in raw else "malformed_line"
+            bad.append({"line": start + 1, "reason": reason, "raw": raw})
             continue
         rows.append(_answers(group, start, source))
     if not rows:
@@ -131,6 +133,12 @@ def _consistent(group: Sequence[str], period: int) -> bool:
 def _agreement(lines: Sequence[str], period: int) -> float:
     groups = [lines[i : i + period] for i in range(0, len(lines), period)]
     return sum(_consistent(g, period) for g in groups) / len(groups)
+
+
+def _outcomes(lines: Sequence[str], period: int) -> float:
+    """Share of groups that end with a line of zeros and ones."""
+    last = [_tokens(line) for line in lines[period - 1 :: period]]
+    return sum(set(tokens) <= {"0", "1"} for tokens in last) / max(len(last), 1)
 
 
 def _answers(group: Sequence[str], start: int, source: Source) -> dict[str, Any]:

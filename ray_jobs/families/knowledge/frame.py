@@ -7,31 +7,23 @@ way a row is predicted from that learner's earlier outcomes, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ray_jobs.data.moments import LATEST
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge.batch import History, examples
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.frames import numbers, texts, values
+from ray_jobs.verb import Column
 
 if TYPE_CHECKING:
     import pandas as pd  # a worker or a replica need not have it
 
 SEPARATOR = ";"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the frame: its name, kind (`text`, `number` or `any`) and meaning."""
-
-    name: str
-    kind: str
-    required: bool
-    meaning: str
 
 
 COLUMNS = (
@@ -101,11 +93,11 @@ def _table(rows: pd.DataFrame) -> pl.DataFrame:
     table = pl.DataFrame(
         {
             "row": pl.int_range(len(rows), eager=True),
-            "learner": pl.Series(_texts(rows, "learner"), dtype=pl.String),
-            "item": pl.Series(_texts(rows, "item"), dtype=pl.String),
+            "learner": pl.Series(_names(rows, "learner"), dtype=pl.String),
+            "item": pl.Series(_names(rows, "item"), dtype=pl.String),
             "skills": pl.Series(_skill_sets(rows), dtype=pl.List(pl.String)),
-            "correct": pl.Series(_numbers(rows, "correct"), dtype=pl.Float32),
-            "time": pl.Series(_numbers(rows, "time"), dtype=pl.Float64),
+            "correct": pl.Series(numbers(rows, "correct"), dtype=pl.Float32),
+            "time": pl.Series(numbers(rows, "time"), dtype=pl.Float64),
         }
     )
     _check(table)
@@ -118,6 +110,10 @@ def _check(table: pl.DataFrame) -> None:
     if len(wrong):
         row, value = wrong["row"][0], wrong["correct"][0]
         raise ContractError(f"row {row}: correct is {value}; expected 0 to 1, or empty for asking")
+    odd = table.filter(~pl.col("time").is_between(0, LATEST))
+    if len(odd):
+        row, value = odd["row"][0], odd["time"][0]
+        raise ContractError(f"row {row}: time is {value}; expected unix seconds, or empty")
     back = table.filter(pl.col("time").forward_fill().diff().over("learner") < 0)
     if len(back):
         raise ContractError(
@@ -126,34 +122,15 @@ def _check(table: pl.DataFrame) -> None:
         )
 
 
-def _values(rows: pd.DataFrame, name: str) -> list[Any]:
-    """A column as Python values, whatever pandas uses for a missing one as None."""
-    if name not in rows.columns:
-        return [None] * len(rows)
-    column = rows[name].astype(object)
-    values: list[Any] = column.where(column.notna(), None).tolist()
-    return values
-
-
-def _texts(rows: pd.DataFrame, name: str) -> list[str]:
-    values = _values(rows, name)
-    if None in values:
-        raise ContractError(f"row {values.index(None)}: {name} is empty; expected a name")
-    return [str(value) for value in values]
-
-
-def _numbers(rows: pd.DataFrame, name: str) -> list[float | None]:
-    numbers: list[float | None] = []
-    for row, value in enumerate(_values(rows, name)):
-        try:
-            numbers.append(None if value is None else float(value))
-        except (TypeError, ValueError) as error:
-            raise ContractError(f"row {row}: {name} is {value!r}; expected a number") from error
-    return numbers
+def _names(rows: pd.DataFrame, name: str) -> list[str | None]:
+    found = texts(rows, name)
+    if None in found:
+        raise ContractError(f"row {found.index(None)}: {name} is empty; expected a name")
+    return found
 
 
 def _skill_sets(rows: pd.DataFrame) -> list[list[str]]:
-    return [_skill_set(row, value) for row, value in enumerate(_values(rows, "skills"))]
+    return [_skill_set(row, value) for row, value in enumerate(values(rows, "skills"))]
 
 
 def _skill_set(row: int, value: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is minimised: binary cross-entropy over the scored answers of a batch.
+"""What is predicted, and what is minimised: binary cross-entropy over the scored answers.
 
 Summed, with its weight apart, so that workers and micro-batches add up to the
 same loss however the answers were divided among them.
@@ -6,10 +6,24 @@ same loss however the answers were divided among them.
 
 from __future__ import annotations
 
+import polars as pl
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.target import Array, Target
+
+
+def target(_vocabulary: Vocabulary) -> Target:
+    """Whether an answer is right, in the words of reports."""
+    return Target("binary", ("wrong answers", "right answers"))
+
+
+def targets(table: pl.DataFrame, _vocabulary: Vocabulary) -> Array:
+    """(N,) credit of the answers of a clean table, 0 to 1."""
+    credit: Array = table["correct"].cast(pl.Float64).to_numpy()
+    return credit
 
 
 def loss(logits: Tensor, batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ray_jobs.families.knowledge.networks import Attention, Lstm, Rasch
+from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.recipe import Budget, Recipe, Split
 
 
@@ -16,22 +17,26 @@ def smoke() -> Recipe:
 
     For trying the pipeline; no network is trained.
     """
-    return Recipe("knowledge-smoke", "knowledge", "knowledge-smoke", Rasch(), workers=1)
+    return Recipe(
+        "knowledge-smoke", "knowledge", "knowledge-smoke", Rasch(), workers=1, columns=Columns()
+    )
 
 
 def default() -> Recipe:
     """An LSTM with item difficulty: `lyceum run knowledge --data PATH`."""
-    return Recipe("knowledge", "knowledge", "knowledge", Lstm())
+    return Recipe("knowledge", "knowledge", "knowledge", Lstm(), columns=Columns())
 
 
 def attention() -> Recipe:
     """A causal transformer with forgetting: `lyceum run knowledge-attention --data PATH`."""
-    return Recipe("knowledge-attention", "knowledge", "knowledge", Attention())
+    return Recipe("knowledge-attention", "knowledge", "knowledge", Attention(), columns=Columns())
 
 
 def rasch() -> Recipe:
     """The online Rasch/Elo baseline as a service: `lyceum run knowledge-rasch --data PATH`."""
-    return Recipe("knowledge-rasch", "knowledge", "knowledge", Rasch(), workers=1)
+    return Recipe(
+        "knowledge-rasch", "knowledge", "knowledge", Rasch(), workers=1, columns=Columns()
+    )
 
 
 def demo() -> Recipe:
@@ -47,6 +52,7 @@ def demo() -> Recipe:
         "demo-knowledge",
         # Without item company: with 200 items it added nothing to validation AUC.
         Lstm(width=48, neighbours=0, dropout=0.2),
+        columns=Columns(),
         budget=Budget(epochs=10, batch_cost=1024, learning_rate=8e-3),
         split=Split(test=0.25, validation=0.1, until=0.8),
     )

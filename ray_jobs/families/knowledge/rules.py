@@ -9,17 +9,12 @@ from __future__ import annotations
 import polars as pl
 
 from ray_jobs.data.clean import Cleaned
-from ray_jobs.families.knowledge.table import CLEAN
-from ray_jobs.recipe import Columns
+from ray_jobs.data.moments import LATEST, seconds
+from ray_jobs.families.knowledge.table import CLEAN, LONGEST_NAME, MOST_SKILLS, Columns
 
-LATEST = 4_102_444_800.0  # 2100-01-01: a later second is milliseconds or a slip
 TRUTHS = {"true": 1.0, "correct": 1.0, "false": 0.0, "incorrect": 0.0, "wrong": 0.0}
 TEXTS = ("learner", "item", "skills", "correct", "time")
 KEY = ("learner", "item", "time")  # one answer, in a log with times
-MINUTES = "%Y-%m-%dT%H:%M"
-ZONED = (f"{MINUTES}:%S%.f%#z", f"{MINUTES}%#z")
-NAIVE = (f"{MINUTES}:%S%.f", MINUTES)
-DAY = "%Y-%m-%d"
 
 
 def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
@@ -60,7 +55,7 @@ def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
     rows = rows.join(sets, on="skills", how="left", nulls_equal=True, maintain_order="left")
     return rows.with_columns(
         pl.coalesce(number, word).alias("credit"),
-        _seconds(pl.col("time")).alias("seconds"),
+        seconds(pl.col("time")).alias("seconds"),
     ).select(
         "file", "line", "learner", "item", "bucket", "position", "split",
         pl.col("correct").is_not_null().alias("answered"),
@@ -79,22 +74,14 @@ def _skill_sets(skills: pl.Series, separator: str) -> pl.DataFrame:
     return texts.with_columns(named.list.unique().list.sort().fill_null([]).alias("set"))
 
 
-def _seconds(time: pl.Expr) -> pl.Expr:
-    """Unix seconds of a number of them, or of ISO 8601; without a zone that is UTC."""
-    iso = time.str.replace(" ", "T", literal=True)
-    zoned = [iso.str.to_datetime(f, strict=False, time_unit="us", time_zone="UTC") for f in ZONED]
-    naive = [iso.str.to_datetime(f, strict=False, time_unit="us") for f in NAIVE]
-    day = iso.str.to_date(DAY, strict=False).cast(pl.Datetime("us"))
-    moments = [moment.dt.epoch("us") / 1e6 for moment in (*zoned, *naive, day)]
-    return pl.coalesce(time.cast(pl.Float64, strict=False), *moments)
-
-
 def _rules(timed: bool) -> dict[str, pl.Expr]:
     """Reason to what breaks it, the first that applies first."""
     credit, time = pl.col("correct"), pl.col("time")
     rules = {
         "missing_learner": pl.col("learner").is_null(),
         "missing_item": pl.col("item").is_null(),
+        "long_item": pl.col("item").str.len_chars() > LONGEST_NAME,
+        "too_many_skills": pl.col("skills").list.len() > MOST_SKILLS,
         "missing_correct": ~pl.col("answered"),
         "invalid_correct": credit.is_null() | credit.is_nan() | ~credit.is_between(0, 1),
     }

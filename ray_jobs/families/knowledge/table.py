@@ -6,7 +6,25 @@ API speaks the same words. Change a column here or nowhere.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import polars as pl
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which source column holds what; empty means: look for the usual names."""
+
+    learner: str = ""  # whose answer
+    item: str = ""  # the exercise
+    skills: str = ""  # what it practises
+    correct: str = ""  # 0 to 1, or true and false
+    time: str = ""  # unix seconds or ISO 8601
+    skill_separator: str = ";"  # between several skills of one answer
+
+
+LONGEST_NAME = 512  # characters of an item or a skill, here and in requests
+MOST_SKILLS = 64  # of one answer
 
 CLEAN = pl.Schema(
     {

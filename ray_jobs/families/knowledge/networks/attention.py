@@ -7,6 +7,7 @@ Attention is local to blocks, so that its cost is linear in the length.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import polars as pl
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from ray_jobs.errors import UsageError
 from ray_jobs.families.knowledge.batch import Batch
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.recipe import within
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,13 @@ class Attention:
     neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
     dropout: float = 0.4
     blank: float = 0.1  # share of items blanked at each training step
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for settings of which no network can be made."""
+        within(self, width=(1, inf), layers=(1, inf), heads=(1, self.width), block=(1, inf))
+        within(self, neighbours=(0, inf), dropout=(0, 0.95), blank=(0, 1))
+        if self.width % self.heads:
+            raise UsageError(f"spec.width={self.width}: expected a multiple of heads, {self.heads}")
 
     def build(self, vocabulary: Vocabulary) -> nn.Module:
         """A network of the right shape, to be trained or loaded."""

@@ -7,6 +7,7 @@ any length. Batches are of like length and padded; packing is far slower.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import polars as pl
@@ -16,6 +17,7 @@ from ray_jobs.families.knowledge.batch import Batch
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.recipe import within
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Lstm:
     neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
     dropout: float = 0.4
     blank: float = 0.1  # share of items blanked at each training step
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for settings of which no network can be made."""
+        within(self, width=(1, inf), neighbours=(0, inf), dropout=(0, 0.95), blank=(0, 1))
 
     def build(self, vocabulary: Vocabulary) -> nn.Module:
         """A network of the right shape, to be trained or loaded."""

@@ -17,6 +17,7 @@ from ray_jobs.families.knowledge.batch import examples
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 
 REACH = 5  # answers apart that still count as company
+NOTHING = 1e-12  # squared length of a vector that is only rounding noise
 OVERSAMPLE = 16  # extra directions of the random subspace; dropped again
 ROUNDS = 4  # power iterations
 
@@ -31,7 +32,8 @@ def item_vectors(train: pl.DataFrame, vocabulary: Vocabulary, width: int) -> Ten
     together = _together([h.items for h in examples(train, vocabulary)], size)
     vectors = _factors(_positive_information(together), width)
     vectors[:2] = 0.0
-    used = vectors.square().sum(dim=1) > 0
+    used = vectors.square().sum(dim=1) > NOTHING
+    vectors[~used] = 0.0
     scale = vectors[used].square().mean().sqrt() if used.any() else torch.tensor(1.0)
     return vectors / scale
 

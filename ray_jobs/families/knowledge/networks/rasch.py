@@ -51,7 +51,7 @@ class Rasch:
             for _ in range(self.rounds):
                 _improve(module, known, self.prior)
             figure = _mean_loss(module, held_out)
-            log.info("rasch: step %.1f, validation loss %.4f", step, figure)
+            log.info("rasch: step %.2f, validation loss %.4f", step, figure)
             if figure < lowest:
                 lowest = figure
                 best = {name: tensor.clone() for name, tensor in module.state_dict().items()}
