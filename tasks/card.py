@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import polars as pl
 
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import NAMES, SplitTable
 from ray_jobs.evaluation import Evaluation
+from ray_jobs.families import Words
 from ray_jobs.intervals import Interval
-from ray_jobs.metrics import METRICS
 from ray_jobs.recipe import Recipe, as_dict
 from tasks.provenance import flat
 
@@ -31,6 +28,7 @@ class Facts:
 
     recipe: Recipe
     title: str  # of the family
+    words: Words
     protocol: str  # how figures are taken
     data: CleanTable
     split: SplitTable
@@ -63,31 +61,12 @@ def card(facts: Facts) -> str:
     return "\n".join(parts)
 
 
-def slice_table(evaluation: Evaluation) -> pl.DataFrame:
-    """The slices as one flat table: a row per part, figures with their bounds."""
-    rows = []
-    for column, parts in evaluation.slices.items():
-        for value, part in parts.items():
-            row: dict[str, Any] = {"slice": column, "value": value, "rows": part.rows}
-            row |= {"groups": part.groups, "rate": part.rate}
-            rows.append(row | named_figures(part.metrics))
-    table = pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
-    return table.with_columns(pl.col(pl.Float64).round(5))
-
-
-def named_figures(intervals: Mapping[str, Interval], prefix: str = "") -> dict[str, float]:
-    """Figures with their bounds by flat names: `auc`, `auc_low`, `auc_high`."""
-    named: dict[str, float] = {}
-    for name, figure in intervals.items():
-        bounds = {"": figure.value, "_low": figure.low, "_high": figure.high}
-        named |= {f"{prefix}{name}{end}": v for end, v in bounds.items()}
-    return named
-
-
 def _headline(facts: Facts) -> str:
-    auc = facts.evaluation.metrics["auc"]
-    gain = facts.differences.get("baseline", {}).get("auc")
-    lines = [f"**AUC {_text(auc)}** on {facts.evaluation.rows:,} answers it never saw."]
+    evaluation, kind = facts.evaluation, facts.evaluation.of_kind
+    gain = facts.differences.get("baseline", {}).get(kind.headline)
+    title = kind.metrics[kind.headline].title
+    figure = f"{title} {_text(evaluation.headline)}"
+    lines = [f"**{figure}** on {evaluation.rows:,} {facts.words.rows} it never saw."]
     if gain is not None:
         lines.append(f"Against the baseline: {_signed(gain)}, {_verdict(gain)}.")
     return " ".join(lines)
@@ -102,10 +81,7 @@ def _verdict(gain: Interval) -> str:
 def _use(facts: Facts) -> str:
     return (
         f"The service `{facts.recipe.service}` answers requests of the family "
-        f"`{facts.recipe.family}` ({facts.title}) for learners and content like those in its "
-        "data. It is meant to support practice: to choose what comes next, and to show where "
-        "help is due.\n\nIt is **not** meant for grading, admission, or any decision about a "
-        "person that nobody reviews; nor for learners or content unlike its data."
+        f"`{facts.recipe.family}` ({facts.title}), about what is like its data. {facts.words.use}"
     )
 
 
@@ -115,7 +91,7 @@ def _figures(facts: Facts) -> str:
     gains = [f"minus {name}" for name in facts.differences]
     rows = []
     for key, figure in evaluation.metrics.items():
-        metric = METRICS[key]
+        metric = evaluation.of_kind.metrics[key]
         row = [f"{metric.title} ({DIRECTIONS[metric.higher_is_better]})", _text(figure)]
         row += [_text(other.metrics[key]) for other in facts.others.values()]
         row += [_signed(difference[key]) for difference in facts.differences.values()]
@@ -123,23 +99,35 @@ def _figures(facts: Facts) -> str:
     return (
         f"{facts.protocol}\n\n"
         f"{evaluation.rows:,} scored rows of {evaluation.groups:,} groups, "
-        f"{evaluation.rate:.1%} right. In brackets: 95 % intervals by bootstrap over whole "
-        "groups; differences are paired, on the same rows.\n\n"
+        f"{_rate(evaluation, evaluation.rate)}. In brackets: 95 % intervals by bootstrap over "
+        "whole groups; differences are paired, on the same rows.\n\n"
         + _table(["figure", *names, *gains], rows)
     )
 
 
 def _slices(evaluation: Evaluation) -> str:
     rows = [
-        [column.replace("_", " "), value, f"{part.rows:,}", f"{part.groups:,}", f"{part.rate:.1%}"]
+        [column.replace("_", " "), value, f"{part.rows:,}", f"{part.groups:,}"]
+        + [_rate(evaluation, part.rate)]
         + [_text(figure) for figure in part.metrics.values()]
         for column, parts in evaluation.slices.items()
         for value, part in parts.items()
     ]
     if not rows:
         return "Not divided."
-    header = ["slice", "value", "rows", "groups", "right", "AUC", "log loss"]
+    kind = evaluation.of_kind
+    figures = [kind.metrics[name].title for name in kind.of_slice]
+    header = ["slice", "value", "rows", "groups", "of them", *figures]
     return _table(header, rows) + f"\n\n{UNDEFINED}: too few rows, or one outcome only."
+
+
+def _rate(evaluation: Evaluation, rate: float) -> str:
+    """The mean target in words."""
+    if evaluation.kind == "number":
+        return f"{rate:.4g} on average"
+    return f"{rate:.1%} " + (
+        evaluation.outcomes[1] if evaluation.kind == "binary" else "of the commonest class"
+    )
 
 
 def _calibration(evaluation: Evaluation) -> str:
@@ -148,7 +136,8 @@ def _calibration(evaluation: Evaluation) -> str:
     ]
     return (
         f"Mean gap between prediction and outcome: "
-        f"{_text(evaluation.metrics['calibration_error'])}.\n\n"
+        f"{_text(evaluation.metrics['calibration_error'])}; on so many rows luck alone may show "
+        f"{evaluation.calibration_by_chance:.4f}.\n\n"
         + _table(["predicted (mean)", "observed (mean)", "rows"], rows)
     )
 
@@ -167,9 +156,10 @@ def _data(facts: Facts) -> str:
         for name in NAMES
     ]
     how = "The data came with this split." if split.delivered else "Groups divided by salted hash."
+    notes = "".join(f"- {note}\n" for note in data.notes) + ("\n" if data.notes else "")
     return (
         f"Digest `{data.digest}`.\n\n{_table(['rows', 'count'], counts)}\n\n"
-        f"{how} No group is in two splits.\n\n"
+        f"{how} No group is in two splits.\n\n{notes}"
         + _table(["split", "rows", "scored", "groups"], splits)
     )
 
@@ -187,14 +177,9 @@ def _limits(facts: Facts) -> str:
         f"{column.replace('_', ' ')} = {value}"
         for column, parts in facts.evaluation.slices.items()
         for value, part in parts.items()
-        if math.isnan(part.metrics["auc"].value)
+        if math.isnan(part.metrics[facts.evaluation.of_kind.of_slice[0]].value)
     ]
-    lines = [
-        "- The figures describe learners like those in the data, at the time it was taken.",
-        "- A probability is about a group of like cases; for one learner it may be wrong.",
-        "- It learned what was practised, not what was taught elsewhere.",
-        "- Age, gender and origin are not in the data: fairness between them was not measured.",
-    ]
+    lines = [f"- {limit}" for limit in facts.words.limits]
     if sparse:
         lines.append(f"- Not measured, for want of rows: {'; '.join(sparse)}.")
     return "\n".join(lines)

@@ -1,8 +1,4 @@
-"""The plots of a report: figures to look at, drawn without any global state.
-
-800 by 500 pixels; colours that colour-blind readers tell apart (Okabe and Ito);
-models differ by line style too, for those who print.
-"""
+"""The plots of a report: figures to look at, drawn without any global state."""
 
 from __future__ import annotations
 
@@ -11,19 +7,17 @@ from collections.abc import Iterable, Mapping
 from textwrap import shorten
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ray_jobs.evaluation import Evaluation, Slice
+from ray_jobs.intervals import Interval
 from ray_jobs.training.events import Event, by_step
+from tasks.drawing import BLUE, GREY, ORANGE, STYLES, blank, sheet, tidy
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
-STYLES = {"candidate": (BLUE, "-"), "baseline": (ORANGE, "--"), "champion": (GREEN, "-.")}
-WIDTH = 8.0  # inches, at 100 dots each
+MOST_FEATURES = 25  # of the importance plot
 LABEL_LENGTH = 36  # characters of a slice's name
-SLICE_TITLES = {"auc": "AUC", "log_loss": "Log loss (nats per answer)"}
 
 
 def draw(
@@ -31,14 +25,19 @@ def draw(
     *,
     others: Mapping[str, Evaluation] | None = None,
     events: Iterable[Event] = (),
+    importance: Mapping[str, Interval] | None = None,
 ) -> dict[str, Figure]:
     """Every plot of a report by file name; learning curves only where there were epochs."""
     models = {"candidate": evaluation, **(others or {})}
-    figures = {
-        "roc": roc(models),
-        "calibration": reliability(models),
-        "probabilities": probabilities(evaluation),
-    }
+    figures = {"calibration": reliability(models)}
+    if evaluation.kind == "binary":
+        figures |= {"roc": roc(models), "probabilities": probabilities(evaluation)}
+    elif evaluation.kind == "classes":
+        figures["confusion"] = confusion(evaluation)
+    else:
+        figures["residuals"] = residuals(evaluation)
+    if importance:
+        figures["importance"] = importances(importance, evaluation)
     if evaluation.slices:
         figures["slices"] = slices(models)
     if epochs := by_step(events):
@@ -47,16 +46,17 @@ def draw(
 
 
 def roc(models: Mapping[str, Evaluation]) -> Figure:
-    """How many right answers are recognised at how many false alarms, per model."""
-    figure, axes = _blank("Which answers will be right? (ROC curves)", square=True)
+    """How much of one outcome is recognised at how many false alarms, per model."""
+    figure, axes = blank("How well are the outcomes told apart? (ROC curves)", square=True)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance: AUC 0.500")
     for name, evaluation in models.items():
         colour, style = STYLES[name]
         x, y = zip(*evaluation.roc, strict=True) if evaluation.roc else ((), ())
         label = f"{name}: AUC {_with_bounds(evaluation, 'auc')}"
         axes.plot(x, y, color=colour, linestyle=style, linewidth=2, label=label)
-    axes.set_xlabel("wrong answers taken for right ones (share)")
-    axes.set_ylabel("right answers recognised (share)")
+    no, yes = models["candidate"].outcomes
+    axes.set_xlabel(f"{no} taken for {yes} (share)")
+    axes.set_ylabel(f"{yes} recognised (share)")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(loc="lower right", frameon=False)
@@ -64,53 +64,116 @@ def roc(models: Mapping[str, Evaluation]) -> Figure:
 
 
 def reliability(models: Mapping[str, Evaluation]) -> Figure:
-    """Predicted against observed shares of right answers, and how many rows each bin holds."""
-    figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Predicted against observed, and how many rows each bin of like predictions holds."""
+    figure = sheet(6.0)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    _tidy(axes, "Does 70 % mean 70 %? (reliability)")
-    _tidy(counts, "")
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfect")
+    predicted, observed, question = _reliability_words(models["candidate"])
+    tidy(axes, f"{question} (reliability)")
+    tidy(counts, "")
+    bins = models["candidate"].calibration
+    share = models["candidate"].kind != "number"
+    ends = (0.0, 1.0) if share else (bins[0].prediction, bins[-1].prediction)
+    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle=":", label="perfect")
     for name, evaluation in models.items():
         colour, style = STYLES[name]
         x = [b.prediction for b in evaluation.calibration]
         y = [b.target for b in evaluation.calibration]
         error = evaluation.metrics["calibration_error"].value
-        label = f"{name}: mean gap {error:.3f}"
+        label = f"{name}: mean gap {error:.3f}{'' if share else ' sd'}"
         axes.plot(x, y, color=colour, linestyle=style, marker="o", markersize=4, label=label)
-    axes.set_ylabel("right answers (share)")
-    axes.set_ylim(0, 1)
+    axes.set_ylabel(observed)
     axes.legend(loc="upper left", frameon=False)
-    bins = models["candidate"].calibration
     counts.vlines([b.prediction for b in bins], 0, [b.rows for b in bins], color=BLUE, linewidth=6)
     counts.set_ylim(bottom=0)
-    counts.set_ylabel("answers per bin")
-    counts.set_xlabel("predicted probability of a right answer (mean of a bin)")
-    counts.set_xlim(0, 1)
+    counts.set_ylabel("rows per bin")
+    counts.set_xlabel(f"{predicted} (mean of a bin)")
+    if share:
+        axes.set_ylim(0, 1)
+        counts.set_xlim(0, 1)
     return figure
 
 
+def _reliability_words(evaluation: Evaluation) -> tuple[str, str, str]:
+    """What is predicted, what is observed, and the question between them."""
+    if evaluation.kind == "number":
+        return "predicted", "observed (mean of a bin)", "Does 70 mean 70?"
+    if evaluation.kind == "classes":
+        return "probability of the likeliest class", "of it (share)", "Does 70 % mean 70 %?"
+    yes = evaluation.outcomes[1]
+    return f"predicted probability of {yes}", f"{yes} (share)", "Does 70 % mean 70 %?"
+
+
 def probabilities(evaluation: Evaluation) -> Figure:
-    """How predicted probabilities spread, for right and for wrong answers."""
-    figure, axes = _blank("What the model says of answers that were right, and wrong")
+    """How predicted probabilities spread, for one and for the other outcome."""
+    no, yes = evaluation.outcomes
+    figure, axes = blank(f"What the model says of {yes}, and of {no}")
     width = 1 / len(evaluation.histogram)
     left = [i * width for i in range(len(evaluation.histogram))]
     wrong = [w for w, _ in evaluation.histogram]
     right = [r for _, r in evaluation.histogram]
     look: dict[str, Any] = {"width": width, "align": "edge", "edgecolor": "white"}
-    axes.bar(left, right, color=BLUE, label=f"right ({sum(right):,})", **look)
-    axes.bar(left, wrong, bottom=right, color=ORANGE, label=f"wrong ({sum(wrong):,})", **look)
-    axes.set_xlabel("predicted probability of a right answer")
-    axes.set_ylabel("answers")
+    axes.bar(left, right, color=BLUE, label=f"{yes} ({sum(right):,})", **look)
+    axes.bar(left, wrong, bottom=right, color=ORANGE, label=f"{no} ({sum(wrong):,})", **look)
+    axes.set_xlabel(f"predicted probability of {yes}")
+    axes.set_ylabel("rows")
     axes.set_xlim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(loc="upper left", frameon=False)
     return figure
 
 
+def confusion(evaluation: Evaluation) -> Figure:
+    """Which class is taken for which: shares of each class's rows, with their number."""
+    names = [shorten(name, LABEL_LENGTH, placeholder=" ...") for name in evaluation.outcomes]
+    figure, axes = blank("Which class is taken for which?", square=True)
+    rows = np.array(evaluation.confusion)
+    shares = rows / np.maximum(rows.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.5 else "black"
+        text = f"{share:.0%}\n{rows[i, j]:,}"
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("called")
+    axes.set_ylabel("in truth")
+    return figure
+
+
+def residuals(evaluation: Evaluation) -> Figure:
+    """How far off predictions are, and to which side."""
+    figure, axes = blank("How far off are the predictions?")
+    edges = [edge for edge, _ in evaluation.residuals]
+    width = edges[1] - edges[0]
+    rows = [n for _, n in evaluation.residuals]
+    axes.bar(edges, rows, width=width, align="edge", color=BLUE, edgecolor="white")
+    axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
+    error = evaluation.metrics["rmse"].value
+    axes.set_xlabel(f"observed minus predicted (root mean square {error:.3g})")
+    axes.set_ylabel("rows")
+    return figure
+
+
+def importances(lost: Mapping[str, Interval], evaluation: Evaluation) -> Figure:
+    """What the headline figure loses when a feature's values change rows, with its interval."""
+    shown = list(lost.items())[:MOST_FEATURES]
+    figure, axes = blank("What does the model lean on?", height=1.6 + 0.27 * len(shown))
+    places = range(len(shown))
+    values = [f.value for _, f in shown]
+    bounds = [[f.value - f.low for _, f in shown], [f.high - f.value for _, f in shown]]
+    axes.errorbar(values, places, xerr=bounds, fmt="o", color=BLUE, markersize=5)
+    axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
+    axes.set_yticks(places, [shorten(name, LABEL_LENGTH, placeholder=" ...") for name, _ in shown])
+    axes.invert_yaxis()
+    title = evaluation.of_kind.metrics[evaluation.of_kind.headline].title
+    axes.set_xlabel(f"{title} lost when its values change rows, with 95 % interval")
+    axes.grid(axis="x", color="#E6E6E6")
+    return figure
+
+
 def learning_curves(epochs: Mapping[int, Event]) -> Figure:
     """Training and validation loss by epoch, the best epoch marked."""
-    figure, axes = _blank("How training went")
+    figure, axes = blank("How training went")
     looks = {"train_loss": ("training", ORANGE, "--"), "validation_loss": ("validation", BLUE, "-")}
     for key, (label, colour, style) in looks.items():
         points = [(step, e.metrics[key]) for step, e in sorted(epochs.items()) if key in e.metrics]
@@ -124,16 +187,18 @@ def learning_curves(epochs: Mapping[int, Event]) -> Figure:
         best = min(validated, key=lambda step: validated[step])
         axes.axvline(best, color=GREY, linewidth=1, linestyle=":", label=f"kept: epoch {best}")
     axes.set_xlabel("epoch")
-    axes.set_ylabel("loss (nats per answer)")
+    axes.set_ylabel("loss (per scored row)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return figure
 
 
-def slices(models: Mapping[str, Evaluation], metric: str = "auc") -> Figure:
+def slices(models: Mapping[str, Evaluation]) -> Figure:
     """One figure per slice with its interval; beside it the baseline's, and the overall line."""
+    kind = models["candidate"].of_kind
+    metric = kind.of_slice[0]
     rows = _slice_rows(models["candidate"], metric)
-    figure, axes = _blank("Where is it good, and where not?", height=1.4 + 0.27 * len(rows))
+    figure, axes = blank("Where is it good, and where not?", height=1.4 + 0.27 * len(rows))
     places = range(len(rows))
     overall = models["candidate"].metrics[metric].value
     axes.axvline(overall, color=GREY, linewidth=1, linestyle=":", label=f"all: {overall:.3f}")
@@ -150,7 +215,7 @@ def slices(models: Mapping[str, Evaluation], metric: str = "auc") -> Figure:
         axes.errorbar(x, y, xerr=bounds, fmt=marker, color=colour, markersize=5, label=name)
     axes.set_yticks(list(places), [label for _, _, label in rows])
     axes.invert_yaxis()
-    axes.set_xlabel(f"{SLICE_TITLES.get(metric, metric)}, with 95 % interval by learner")
+    axes.set_xlabel(f"{kind.metrics[metric].title}, with 95 % interval by group")
     axes.grid(axis="x", color="#E6E6E6")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -177,19 +242,3 @@ def _with_bounds(evaluation: Evaluation, metric: str) -> str:
     if math.isnan(figure.low):
         return f"{figure.value:.3f}"
     return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
-
-
-def _blank(title: str, *, height: float = 5.0, square: bool = False) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 6.0 if square else height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    if square:
-        axes.set_aspect("equal")
-    _tidy(axes, title)
-    return figure, axes
-
-
-def _tidy(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from prefect import task
 
-from ray_jobs import manifest
+from ray_jobs import code, manifest
 from ray_jobs.data import clean as cleaning
 from ray_jobs.data import snapshot as snapshots
 from ray_jobs.data import sources
@@ -28,15 +28,16 @@ def ingest(run: Run) -> tuple[Snapshot, bool]:
         "files": [[f.name, f.kind, f.split, f.digest()] for f in files],
         "columns": asdict(columns),
         "key": run.key.fingerprint,
-        "code": run.code("data", "privacy.py"),
+        "code": code.digest(run.family.units, run.family.read, snapshots),
     }
 
     def work(_: str) -> dict[str, Any]:
         read = run.family.read
         snapshot = snapshots.ingest(
-            files,
-            lambda source: read(source, columns),
+            run.family.units(files),
+            lambda unit: read(unit, columns),
             group=run.family.group,
+            ordered=run.family.ordered,
             key=run.key,
             store_uri=run.store,
         )
@@ -55,7 +56,7 @@ def clean(run: Run, snapshot: Snapshot) -> tuple[CleanTable, bool]:
         "snapshot": snapshot.uri.rsplit("/", 1)[-1],
         "columns": asdict(columns),
         "limit": limit,
-        "code": run.code("data", "privacy.py"),
+        "code": code.digest(run.family.clean, cleaning),
     }
 
     def work(uri: str) -> dict[str, Any]:
@@ -78,15 +79,16 @@ def split(run: Run, table: CleanTable) -> tuple[SplitTable, bool]:
     """Divide learners, and with a cut also time, into train, validation and test."""
     how, service = run.recipe.split, run.recipe.service
     inputs = {
-        "table": table.uri.rsplit("/", 1)[-1],
-        "how": asdict(how),
+        "table": table.content,
+        "how": asdict(replace(how, folds=0)),  # folds are divided elsewhere
         "salt": service,
-        "code": run.code("data", "privacy.py"),
+        "code": code.digest(splitting),
     }
 
     def work(uri: str) -> dict[str, Any]:
-        group = run.family.group
-        return splitting.split(table, how, group=group, salt=service, uri=uri).as_dict()
+        made = splitting.split(table, how, group=run.family.group, salt=service, uri=uri)
+        splitting.refuse_one_outcome(made, run.family.label)
+        return made.as_dict()
 
     result, cached = manifest.once(run.store, "split", inputs, work)
     return SplitTable(**result), cached

@@ -37,7 +37,8 @@ def flow_tags() -> dict[str, str]:
 
     if not flow_run.id:
         return {}
-    return {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url)}
+    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": flow_run.ui_url}
+    return {name: value for name, value in tags.items() if value}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -19,7 +19,7 @@ from ray_jobs.predictor import predict
 
 
 class Lyceum(PythonModel):
-    """A frame of rows in, a column of probabilities out."""
+    """A frame of rows in, a column of predictions for each outcome out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.model = artifact.read(Path(context.artifacts["artifact"]))
@@ -30,13 +30,14 @@ class Lyceum(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        """One probability per row, in the order and with the index of the rows."""
-        frame = self.model.family.api.frame
-        examples, rows = frame(model_input, self.model.vocabulary)
-        outcomes = predict(self.model, examples)
-        probability = np.empty(len(model_input), np.float64)
-        probability[rows] = np.concatenate([np.empty(0), *outcomes])
-        return pd.DataFrame({"probability": probability}, index=model_input.index)
+        """The predictions of each row, in the order and with the index of the rows."""
+        api, vocabulary = self.model.family.api, self.model.vocabulary
+        examples, rows = api.frame(model_input, vocabulary)
+        names = list(api.outputs(vocabulary))
+        outcomes = [part.reshape(-1, len(names)) for part in predict(self.model, examples)]
+        values = np.empty((len(model_input), len(names)), np.float64)
+        values[rows] = np.concatenate([np.empty((0, len(names))), *outcomes])
+        return pd.DataFrame(values, columns=names, index=model_input.index)
 
 
 # The one line MLflow's models-from-code needs: it names the model in this file.

@@ -13,17 +13,20 @@ from prefect import task
 from ray_jobs import store
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
+from ray_jobs.errors import UsageError
+from ray_jobs.evaluation import plain_intervals
 from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release
 from ray_jobs.training import events
 from tasks import plots, provenance, tracking
 from tasks import register as registry
 from tasks.card import Facts, card
-from tasks.evaluate import Report, read_artifact
+from tasks.crossing import Crossing
+from tasks.evaluate import Report
 from tasks.gate import Verdict
 from tasks.retry import RETRIES
 from tasks.run import Run
-from tasks.train import Model
+from tasks.train import Model, read_artifact
 
 RELEASE = "release"  # version tag: URI of the release on the store
 
@@ -47,6 +50,11 @@ class Registry:
     def release(self, service: str, which: str | int) -> Release | None:
         """The release of a version or an alias, or None."""
         found = registry.find(self.client, service, which)
+        if found is not None and RELEASE not in found.tags:
+            raise UsageError(
+                f"version {found.version} of {service} is only half registered and cannot serve; "
+                f"give the alias to another version: lyceum promote {service} VERSION"
+            )
         return Release.load(found.tags[RELEASE]) if found else None
 
     def page(self, run_id: str) -> str | None:
@@ -120,10 +128,14 @@ def register(
         others=report.others,
         differences=report.differences,
     )
-    figures = plots.draw(report.candidate, others=report.others, events=steps)
+    figures = plots.draw(
+        report.candidate, others=report.others, events=steps, importance=report.importance
+    )
     tracking.log_figures(mlflow.client, run_id, figures)
     text = card(facts)
     mlflow.client.log_text(run_id, text, "model_card.md")
+    importance = plain_intervals(report.importance)
+    tracking.log_json(mlflow.client, run_id, "evaluation/importance.json", importance)
     tracking.log_json(mlflow.client, run_id, "gate.json", verdict.as_dict())
     version = _version(run, mlflow, run_id, text, model, report, release)
     numbered = replace(release, version=str(version.version))
@@ -133,6 +145,12 @@ def register(
     for key, value in tags.items():
         mlflow.client.set_model_version_tag(release.service, numbered.version, key, value)
     return numbered
+
+
+def crossed(mlflow: Registry, run_id: str, crossing: Crossing) -> None:
+    """Log the figures over all folds, whatever becomes of the version."""
+    tracking.log_crossing(mlflow.client, run_id, crossing.metrics, crossing.difference)
+    tracking.log_json(mlflow.client, run_id, "evaluation/folds.json", crossing.as_dict())
 
 
 def crown(mlflow: Registry, release: Release) -> None:
@@ -164,9 +182,10 @@ def _version(
             card=text,
             evaluation=report.candidate,
         )
-        api = run.family.api
-        example = api.example(read_artifact(model.artifact).vocabulary)
-        return registry.register(mlflow.client, candidate, api=api, example=example)
+        vocabulary = read_artifact(model.artifact).vocabulary
+        return registry.register(
+            mlflow.client, candidate, api=run.family.api, vocabulary=vocabulary
+        )
 
 
 def facts_of(
@@ -182,6 +201,7 @@ def facts_of(
     return Facts(
         recipe=run.recipe,
         title=run.family.title,
+        words=run.family.words,
         protocol=run.family.protocol,
         data=clean,
         split=splits,

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -27,11 +26,13 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 import ray_jobs
 from ray_jobs.errors import UsageError
 from ray_jobs.evaluation import Evaluation
+from ray_jobs.families import Api
 from tasks.tracking import LINEAGE
 
 log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+HEADLINE = "headline"  # version tag: which of its tags is the figure that the gate read
 TEXT = "text"  # the one kind of column that MLflow may check
 DESCRIPTION = (
     "Models of the service `{0.service}`, of the family `{0.family}`. `champion` is the one that "
@@ -73,9 +74,10 @@ class Candidate:
     @property
     def tags(self) -> dict[str, str]:
         """What a version says of itself."""
-        auc = self.evaluation.metrics["auc"]
+        figure, name = self.evaluation.headline, self.evaluation.of_kind.headline
         return {
-            "auc": f"{auc.value:.4f} [{auc.low:.4f}, {auc.high:.4f}]",
+            name: f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]",
+            HEADLINE: name,
             "spec": self.spec,
             LINEAGE: self.lineage,
             "data_digest": self.data_digest,
@@ -86,21 +88,20 @@ class Candidate:
         }
 
 
-def register(
-    client: MlflowClient, candidate: Candidate, *, api: ModuleType, example: Any
-) -> Version:
+def register(client: MlflowClient, candidate: Candidate, *, api: Api, vocabulary: Any) -> Version:
     """The version of a candidate's lineage, made where there is none, as `challenger`.
 
-    `api` is the family's (its COLUMNS give the signature); `example` holds the
-    columns of a small valid frame.
+    `api` is the family's, which describes the frame of a model by its vocabulary.
     """
     found = _of_lineage(client, candidate.service, candidate.lineage)
     if found is None:
-        signature = signature_of(api)
-        model = _logged_model(client, candidate, signature, pd.DataFrame(example))
+        signature = signature_of(api, vocabulary)
+        example = pd.DataFrame(api.example(vocabulary))
+        model = _logged_model(client, candidate, signature, example)
         found = _new_version(client, candidate, model)
         log.info("registered %s version %s", candidate.service, found.version)
     client.set_tag(candidate.run_id, "mlflow.note.content", candidate.card)
+    client.update_model_version(candidate.service, str(found.version), candidate.card)
     client.set_registered_model_alias(candidate.service, CHALLENGER, str(found.version))
     return _version(client.get_model_version(candidate.service, str(found.version)))
 
@@ -143,16 +144,16 @@ def resolve(client: MlflowClient, service: str, which: str | int) -> Version:
     )
 
 
-def signature_of(api: ModuleType) -> ModelSignature:
-    """MLflow's signature of a family's frame."""
+def signature_of(api: Api, vocabulary: Any) -> ModelSignature:
+    """MLflow's signature of a model's frame."""
     # MLflow refuses whole numbers where a double is due, unix seconds for instance, so
     # numbers are "any" to it; the family's own frame checks them with better messages.
     whatever = AnyType()  # type: ignore[no-untyped-call]
     inputs = [
         ColSpec(DataType.string if c.kind == TEXT else whatever, c.name, required=c.required)
-        for c in api.COLUMNS
+        for c in api.columns(vocabulary)
     ]
-    outputs = [ColSpec(DataType.double, "probability")]
+    outputs = [ColSpec(DataType.double, name) for name in api.outputs(vocabulary)]
     return ModelSignature(inputs=Schema([*inputs]), outputs=Schema([*outputs]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from ray_jobs.evaluation import plain_intervals
 from ray_jobs.intervals import Interval
 from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release
+from tasks.crossing import Crossing
 from tasks.evaluate import Report
 from tasks.gate import Verdict
 from tasks.progress import Progress
@@ -30,6 +32,7 @@ class Outcome:
     splits: SplitTable
     model: Model
     report: Report
+    crossing: Crossing | None  # where folds were asked for
     verdict: Verdict | None  # None: the candidate was champion already
     champion: Release | None  # before this run
     version: str
@@ -58,13 +61,17 @@ def document(outcome: Outcome) -> dict[str, Any]:
             "quarantined": clean.quarantined,
             "merged": clean.merged,
             "repeats": clean.repeats,
+            "notes": clean.notes,
             "split": outcome.splits.as_dict(),
         },
+        "headline": report.candidate.of_kind.headline,
         "metrics": plain_intervals(report.candidate.metrics),
         "slices": slices,
+        "cross_validation": outcome.crossing.as_dict() if outcome.crossing else None,
+        "importance": plain_intervals(report.importance),
         "baseline": _other(outcome, "baseline", {"spec": as_dict(run.family.baseline())}),
         "champion": _champion(outcome),
-        "best_possible": plain_intervals(report.best_possible) if report.best_possible else None,
+        "best_possible": _best_possible(outcome),
         "gate": _gate(outcome.verdict),
         "timings_s": outcome.progress.timings_s,
         "cached": outcome.progress.cached,
@@ -142,6 +149,13 @@ def _other(outcome: Outcome, name: str, facts: dict[str, Any]) -> dict[str, Any]
     }
 
 
+def _best_possible(outcome: Outcome) -> dict[str, Any] | None:
+    best = outcome.report.best_possible
+    if best is None:
+        return None
+    return {"by": outcome.run.family.words.ceiling, "metrics": plain_intervals(best)}
+
+
 def _champion(outcome: Outcome) -> dict[str, Any] | None:
     champion = outcome.champion
     if champion is None or "champion" not in outcome.report.others:
@@ -151,6 +165,7 @@ def _champion(outcome: Outcome) -> dict[str, Any] | None:
 
 
 def _text(figure: Interval) -> str:
-    if figure.value != figure.value:
+    if math.isnan(figure.value):
         return UNDEFINED
-    return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
+    bounds = "" if math.isnan(figure.low) else f" [{figure.low:.4f}, {figure.high:.4f}]"
+    return f"{figure.value:.4f}{bounds}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ray_jobs import manifest
+from ray_jobs import code, manifest
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.families import Family, family
@@ -34,9 +34,14 @@ class Run:
     def store(self) -> str:
         return self.settings.store_uri
 
-    def code(self, *parts: str) -> str:
-        """Digest of the family's source and of further parts of ray_jobs."""
-        return manifest.source_digest(f"families/{self.recipe.family}", *parts)
+    @property
+    def learning(self) -> tuple[code.Piece, ...]:
+        """The code that makes a model of a spec, but for the spec's own."""
+        kind = self.family
+        return (
+            kind.vocabulary, kind.examples, kind.cost, kind.collate, kind.loss, kind.weight,
+            kind.outcomes, "ray_jobs.train",
+        )  # fmt: skip
 
     def lineage(self, clean: CleanTable, splits: SplitTable) -> str:
         """Digest of resolved recipe, data, code and seed: equal means the same model."""
@@ -44,11 +49,11 @@ class Run:
         # Where the data lay and what the gate asks leave the model as it is.
         for name in ("data", "gate", "resources", "name", "max_bad_fraction"):
             recipe.pop(name)
+        recipe["split"].pop("folds")
         facts = {
             "recipe": recipe,
             "data": clean.digest,
-            "rows": splits.rows,
-            "cut": splits.cut,
-            "code": self.code("training", "data", "privacy.py", "train.py", "artifact.py"),
+            "splits": splits.content,
+            "code": code.digest(type(self.recipe.spec), *self.learning),
         }
         return manifest.digest(facts)[:32]

@@ -6,9 +6,11 @@ and may be repeated: a task that restarts finds its run and adds what is missing
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,12 @@ from mlflow.tracking import MlflowClient
 from ray_jobs import store
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import NAMES, SplitTable
+from ray_jobs.errors import PlatformError
 from ray_jobs.evaluation import Evaluation
 from ray_jobs.intervals import Interval
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
-from tasks.card import named_figures, slice_table
+from tasks.figures import named_figures, slice_table
 from tasks.provenance import flat
 
 if TYPE_CHECKING:
@@ -50,6 +53,23 @@ def connect(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextlib.contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Tell a server that went away, or that is broken, apart from a fault of ours.
+
+    Raises PlatformError for what MLflow itself could not do.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if error.get_http_status_code() < 500:  # type: ignore[no-untyped-call]
+            raise
+        raise PlatformError(
+            f"MLflow at {uri} could not do its part: {error}; see to it, then run the same command "
+            "again: it goes on where it was"
+        ) from error
 
 
 def open_run(
@@ -185,16 +205,24 @@ def log_evaluation(
         figures |= {f"of_{name}/{key}": f.value for key, f in other.metrics.items()}
     for name, difference in (differences or {}).items():
         figures |= named_figures(difference, f"gain_over_{name}/")
-    figures = {key: value for key, value in figures.items() if not math.isnan(value)}
-    now = int(client.get_run(run_id).info.start_time)
-    # The same key, step, time and value again is no second entry.
-    client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in figures.items()])
+    _log_once(client, run_id, figures)
     log_json(client, run_id, "evaluation/evaluation.json", evaluation.as_dict())
     for name, other in (others or {}).items():
         log_json(client, run_id, f"evaluation/{name}.json", other.as_dict())
     buffer = io.BytesIO()
     slice_table(evaluation).write_csv(buffer)
     client.log_text(run_id, buffer.getvalue().decode(), "evaluation/slices.csv")
+
+
+def log_crossing(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Mapping[str, Interval],
+    difference: Mapping[str, Interval],
+) -> None:
+    """Log figures over all folds as `folds/auc`, the gains as `folds/gain_over_baseline/auc`."""
+    figures = named_figures(metrics, "folds/")
+    _log_once(client, run_id, figures | named_figures(difference, "folds/gain_over_baseline/"))
 
 
 def log_data(client: MlflowClient, run_id: str, clean: CleanTable, split: SplitTable) -> None:
@@ -218,6 +246,13 @@ def log_json(client: MlflowClient, run_id: str, path: str, value: Any) -> None:
     """Log a JSON artifact, undefined numbers as null."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
     client.log_text(run_id, orjson.dumps(value, option=options).decode(), path)
+
+
+def _log_once(client: MlflowClient, run_id: str, figures: Mapping[str, float]) -> None:
+    known, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
+    fresh = {k: v for k, v in figures.items() if not math.isnan(v) and known.get(k) != v}
+    # Of one key MLflow shows the latest, and of several at one time the greatest.
+    client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in fresh.items()])
 
 
 def _dataset(clean: CleanTable, split: SplitTable, name: str) -> Dataset:

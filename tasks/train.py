@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from ray_jobs import manifest
+from ray_jobs import artifact, manifest, store
+from ray_jobs.artifact import Artifact
 from ray_jobs.cluster import Cluster
 from ray_jobs.data.split import SplitTable
+from ray_jobs.errors import ArtifactError
 from ray_jobs.recipe import as_dict
 from ray_jobs.training import events, submit
 from ray_jobs.training.events import Event
@@ -38,10 +42,18 @@ def train(
     cluster: Callable[[], Cluster],
     on_event: Callable[[Event], None],
 ) -> tuple[Model, bool]:
-    """Train the recipe's spec on the train split; `on_event` hears of each epoch as it ends.
+    """Train the recipe's spec on the train split; `on_event` hears of each epoch as it ends."""
+    return trained(run, splits, lineage, cluster, on_event)
 
-    The cluster is asked for only when there is something to train.
-    """
+
+def trained(
+    run: Run,
+    splits: SplitTable,
+    lineage: str,
+    cluster: Callable[[], Cluster],
+    on_event: Callable[[Event], None],
+) -> tuple[Model, bool]:
+    """The model of a lineage and whether it was there; a cluster is joined only to make one."""
     inputs = {"lineage": lineage}
 
     def work(uri: str) -> dict[str, Any]:
@@ -50,12 +62,28 @@ def train(
         submit.wait(job, submit.submit(job, address), address, on_event)
         return asdict(_trained(job))
 
-    result, cached = manifest.once(run.store, "train", inputs, work)
+    result, cached = manifest.once(run.store, "train", inputs, work, fault=fault)
     model = Model(**result)
     if cached:
         for event in events.read(model.events):
             on_event(event)
     return model, cached
+
+
+def fault(result: dict[str, Any]) -> str:
+    """What is wrong with the artifact of a result; empty where it loads."""
+    try:
+        read_artifact(result["artifact"])
+    except ArtifactError as error:
+        store.remove(result["artifact"])
+        return str(error)
+    return ""
+
+
+def read_artifact(uri: str) -> Artifact:
+    """Load an artifact from the store; raises ArtifactError when it is damaged."""
+    with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
+        return artifact.read(store.fetch(uri, Path(folder)))
 
 
 def training_job(run: Run, splits: SplitTable, lineage: str, uri: str) -> TrainJob:
@@ -82,7 +110,7 @@ def _trained(job: TrainJob) -> Model:
         artifact=job.artifact,
         digest=str(last.detail["digest"]),
         events=job.events,
-        workers=job.workers,
+        workers=int(last.detail["workers"]),
         epochs=last.step,
         rows_per_s=float(last.metrics.get("rows_per_s", 0.0)),
     )

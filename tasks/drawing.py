@@ -1,0 +1,39 @@
+"""How every plot looks: size, colours, a title at the left, no box.
+
+800 by 500 pixels; colours that colour-blind readers tell apart (Okabe and Ito);
+models differ by line style too, for those who print.
+"""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+STYLES = {"candidate": (BLUE, "-"), "baseline": (ORANGE, "--"), "champion": (GREEN, "-.")}
+WIDTH = 8.0  # inches, at 100 dots each
+
+
+def sheet(height: float) -> Figure:
+    """A figure without axes, so many inches high."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def blank(title: str, *, height: float = 5.0, square: bool = False) -> tuple[Figure, Axes]:
+    """An empty figure and its axes."""
+    figure = sheet(6.0 if square else height)
+    axes = figure.subplots()
+    if square:
+        axes.set_aspect("equal")
+    tidy(axes, title)
+    return figure, axes
+
+
+def tidy(axes: Axes, title: str) -> None:
+    """Title and ticks of axes."""
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
