@@ -7,17 +7,22 @@ each stage may be killed at any moment and taken up again from its manifest.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.platform import embedded
+from flows.platform.locks import held, lock
 from flows.request import resolve
+from ray_jobs import manifest
 from ray_jobs import settings as installation
 from ray_jobs.cluster import Cluster, joined
 from ray_jobs.data.clean import CleanTable
@@ -25,6 +30,7 @@ from ray_jobs.data.split import SplitTable
 from ray_jobs.serving.release import Release
 from ray_jobs.training.events import Event
 from tasks import provenance, record, tracking
+from tasks.crossing import Crossing, cross_validate
 from tasks.evaluate import Report, evaluated
 from tasks.gate import Verdict, gate
 from tasks.prepare import clean, ingest, split
@@ -34,6 +40,8 @@ from tasks.record import Registry
 from tasks.report import Outcome, document, markdown
 from tasks.run import Run
 from tasks.train import Model, train
+
+log = logging.getLogger(__name__)
 
 
 @flow(name="lyceum", flow_run_name="{recipe}", validate_parameters=True)
@@ -58,8 +66,18 @@ def pipeline(
     """
     resolved = resolve(recipe, service, data, settings or {}, workers, seed)
     run = Run(resolved, installation.read())
-    with contextlib.closing(Ray(run)) as ray:
-        return Story(run, ray, publish=publish, truth=truth).tell()
+    manifest.check(run.store)
+    with alone(run, "run"), contextlib.closing(Ray(run)) as ray:
+        story = Story(run, ray, publish=publish, truth=truth)
+        with tracking.answering(story.mlflow.uri):
+            return story.tell()
+
+
+def alone(run: Run, part: str) -> AbstractContextManager[None]:
+    """Hold a part of a service, so that no other run or promotion on this home meddles."""
+    service = run.recipe.service
+    path = lock(run.settings, service, part)
+    return held(path, f"another run of {service}", lambda who: log.info("%s: %s", service, who))
 
 
 class Ray:
@@ -76,11 +94,36 @@ class Ray:
         if here.ray_address:
             return self._stack.enter_context(joined(here))
         own = self._stack.enter_context(embedded(here))
-        os.environ.update(own.environment)
+        self._stack.enter_context(surrounded(own.environment))
         return self._stack.enter_context(joined(here, folder=own.ray_temp, port=own.http_port))
 
     def close(self) -> None:
         self._stack.close()
+
+
+@contextlib.contextmanager
+def surrounded(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables in the environment for the block, and what was there after it."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a model, and whom it was compared with."""
+
+    report: Report
+    verdict: Verdict | None  # None: it is the champion already
+    release: Release
+    champion: Release | None
 
 
 @dataclass(frozen=True)
@@ -101,7 +144,8 @@ class Story:
         self.publish = publish
         self.truth = truth
         self.mlflow = Registry.of(run)
-        self.progress = Progress(epochs=run.recipe.budget.epochs)
+        closed_form = hasattr(run.recipe.spec, "fit")
+        self.progress = Progress(epochs=1 if closed_form else run.recipe.budget.epochs)
 
     def tell(self) -> dict[str, Any]:
         """Every stage in order; what MLflow knows of a failed run says why it failed."""
@@ -112,13 +156,20 @@ class Story:
         try:
             outcome = self.model(prepared, run_id)
         except BaseException as error:
-            tracking.close_run(self.mlflow.client, run_id, error=str(error) or type(error).__name__)
+            self.close_failed(run_id, error)
             raise
         tracking.close_run(self.mlflow.client, run_id)
         report = document(outcome)
         tracking.log_json(self.mlflow.client, run_id, "report.json", report)
         create_markdown_artifact(markdown(outcome), key=artifact_key(self.run.recipe.service))
         return report
+
+    def close_failed(self, run_id: str, error: BaseException) -> None:
+        """Leave word of the failure, where MLflow is not itself what failed."""
+        try:
+            tracking.close_run(self.mlflow.client, run_id, error=str(error) or type(error).__name__)
+        except MlflowException as other:
+            log.warning("MLflow could not be told of the failure: %s", other)
 
     def prepare(self) -> Prepared:
         """Files to three tables."""
@@ -131,33 +182,25 @@ class Story:
     def model(self, prepared: Prepared, run_id: str) -> Outcome:
         """Tables to a version, live or not."""
         model = self.train(prepared, run_id)
-        champion = self.mlflow.champion(self.run.recipe.service)
-        reigning = champion is not None and champion.lineage == prepared.lineage
-        report = self.progress.kept(
-            "evaluate",
-            lambda: evaluated(
-                self.run, prepared.splits, model, None if reigning else champion, self.truth
-            ),
-        )
-        verdict: Verdict | None = None
-        if reigning:
-            assert champion is not None
-            release = champion
-            for stage in ("gate", "register"):
-                self.progress.skipped(stage, f"version {release.version} is the champion already")
-        else:
-            verdict, release = self.judge(prepared, model, report, run_id)
-        endpoint = self.live(release, verdict, champion)
+        crossing = self.cross_validate(prepared, run_id)
+        while True:
+            judged = self.judged(prepared, model, crossing, run_id)
+            with alone(self.run, "live"):
+                if self.mlflow.champion(self.run.recipe.service) == judged.champion:
+                    endpoint = self.live(judged)
+                    break
+            log.info("gate: the champion was changed meanwhile; judging again beside the new one")
         return Outcome(
             run=self.run,
             lineage=prepared.lineage,
             clean=prepared.clean,
             splits=prepared.splits,
             model=model,
-            report=report,
-            verdict=verdict,
-            champion=champion,
-            version=release.version,
+            report=judged.report,
+            crossing=crossing,
+            verdict=judged.verdict,
+            champion=judged.champion,
+            version=judged.release.version,
             endpoint=endpoint,
             progress=self.progress,
             links=self.links(run_id, endpoint),
@@ -176,13 +219,36 @@ class Story:
             "train", lambda: train(self.run, prepared.splits, prepared.lineage, cluster, heard)
         )
 
-    def judge(
-        self, prepared: Prepared, model: Model, report: Report, run_id: str
-    ) -> tuple[Verdict, Release]:
-        """Gate and register."""
+    def cross_validate(self, prepared: Prepared, run_id: str) -> Crossing | None:
+        """A model per fold, where the recipe asks for folds."""
+        if not self.run.recipe.split.folds:
+            return None
+        table, lineage = prepared.clean, prepared.lineage
+        cluster: Callable[[], Cluster] = lambda: self.ray.cluster  # noqa: E731 - not yet joined
+        crossing = self.progress.kept(
+            "cross-validate", lambda: cross_validate(self.run, table, lineage, cluster)
+        )
+        record.crossed(self.mlflow, run_id, crossing)
+        return crossing
+
+    def judged(
+        self, prepared: Prepared, model: Model, crossing: Crossing | None, run_id: str
+    ) -> Judged:
+        """Evaluate, gate and register, beside the champion of this moment."""
+        champion = self.mlflow.champion(self.run.recipe.service)
+        reigning = champion is not None and champion.lineage == prepared.lineage
+        other = None if reigning else champion
+        report = self.progress.kept(
+            "evaluate", lambda: evaluated(self.run, prepared.splits, model, other, self.truth)
+        )
+        if reigning:
+            assert champion is not None
+            for stage in ("gate", "register"):
+                self.progress.skipped(stage, f"version {champion.version} is the champion already")
+            return Judged(report, None, champion, champion)
         release = record.release_of(self.run, model, report, prepared.lineage, prepared.clean)
         with self.progress.stage("gate"):
-            verdict = gate(self.run, report, release, self.ray.cluster)
+            verdict = gate(self.run, report, crossing, release, self.ray.cluster)
         with self.progress.stage("register"):
             facts = record.facts_of(
                 self.run, prepared.clean, prepared.splits, model, report, prepared.lineage
@@ -197,30 +263,28 @@ class Story:
                 release=release,
                 verdict=verdict,
             )
-        return verdict, numbered
+        return Judged(report, verdict, numbered, champion)
 
-    def live(
-        self, release: Release, verdict: Verdict | None, champion: Release | None
-    ) -> str | None:
+    def live(self, judged: Judged) -> str | None:
         """Publish what passed, onto a Ray that outlives this run."""
-        if verdict is not None and not verdict.passed:
+        if judged.verdict is not None and not judged.verdict.passed:
             self.progress.skipped("publish", "the gate did not pass")
             return None
         if not self.publish or not self.run.settings.ray_address:
             why = "not asked for" if not self.publish else "no platform is up (lyceum up)"
             self.progress.skipped("publish", why)
-            record.crown(self.mlflow, release)
+            record.crown(self.mlflow, judged.release)
             return None
         with self.progress.stage("publish"):
             endpoint = go_live(
-                release,
+                judged.release,
                 self.ray.cluster,
                 key_file=str(self.run.settings.key_file),
                 resources=self.run.recipe.resources,
-                previous=champion,
+                previous=judged.champion,
             )
             # Only what answers is champion: a version that cannot go live changes nothing.
-            record.crown(self.mlflow, release)
+            record.crown(self.mlflow, judged.release)
             return endpoint
 
     def links(self, run_id: str, endpoint: str | None) -> dict[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from ray_jobs.errors import UsageError
 from ray_jobs.families import recipe as named
 from ray_jobs.recipe import Recipe
+
+SERVICE = re.compile(r"[a-zA-Z0-9_-]*[a-zA-Z0-9][a-zA-Z0-9_-]*")
 
 
 def resolve(
@@ -30,6 +33,8 @@ def resolve(
         raise UsageError(f"recipe {name} needs data; say where with --data PATH")
     if chosen.workers < 1:
         raise UsageError(f"--workers {chosen.workers}: expected at least 1")
-    if not chosen.service.replace("-", "").replace("_", "").isalnum():
-        raise UsageError(f"service {chosen.service!r}: expected letters, digits, - and _ alone")
+    if not SERVICE.fullmatch(chosen.service):
+        raise UsageError(
+            f"service {chosen.service!r}: expected letters of the English alphabet, digits, - and _"
+        )
     return chosen

@@ -155,5 +155,5 @@ def local_zone() -> str:
         name = str(link.resolve()).partition("zoneinfo/")[2]
     try:
         return ZoneInfo(name or "UTC").key
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         return "UTC"

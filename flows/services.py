@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlflow.entities.model_registry import RegisteredModel
 
 from flows.platform import Platform
 from flows.platform import status as platform_status
+from flows.platform.locks import held, lock
 from ray_jobs.cluster import Cluster, joined, services_url
 from ray_jobs.errors import LyceumError, UsageError
 from ray_jobs.recipe import Resources
@@ -46,7 +48,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
                 "service": model.name,
                 "versions": len(versions),
                 "champion": champion.version if champion else None,
-                "auc": champion.tags.get("auc") if champion else None,
+                "figure": _figure(champion) if champion else None,
                 "live": live,
                 "endpoint": url if live else None,
             }
@@ -62,15 +64,11 @@ def promote(settings: Settings, service: str, version: int) -> str:
     """
     mlflow = _registry(settings)
     _known(mlflow, service)
-    release = _release(mlflow, service, version)
-    before = registry.find(mlflow.client, service, registry.CHAMPION)
-    where = NOT_LIVE
-    if settings.ray_address:
-        previous = _release(mlflow, service, before.version) if before else None
-        with joined(settings) as cluster:
-            where = _live(settings, cluster, release, previous)
-    registry.crown(mlflow.client, service, version)
-    return f"{service}: version {version} is champion{where}"
+    with (
+        _alone(settings, service, f"promotion of version {version}"),
+        tracking.answering(mlflow.uri),
+    ):
+        return _promoted(settings, mlflow, service, version)
 
 
 def rollback(settings: Settings, service: str) -> str:
@@ -80,13 +78,14 @@ def rollback(settings: Settings, service: str) -> str:
     """
     mlflow = _registry(settings)
     _known(mlflow, service)
-    before = registry.find(mlflow.client, service, registry.PREVIOUS)
-    if before is None:
-        raise UsageError(
-            f"service {service!r} had no champion before this one; choose a version with "
-            f"lyceum promote {service} VERSION"
-        )
-    return promote(settings, service, before.version)
+    with _alone(settings, service, "rollback"):
+        before = registry.find(mlflow.client, service, registry.PREVIOUS)
+        if before is None:
+            raise UsageError(
+                f"service {service!r} had no champion before this one; choose a version with "
+                f"lyceum promote {service} VERSION"
+            )
+        return _promoted(settings, mlflow, service, before.version)
 
 
 def republish(settings: Settings, platform: Platform) -> Iterator[str]:
@@ -112,6 +111,29 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
                 yield f"    service {name} is not live: {error}"
             else:
                 yield f"    service {name}, version {version}{where}"
+
+
+def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) -> str:
+    release = _release(mlflow, service, version)
+    before = registry.find(mlflow.client, service, registry.CHAMPION)
+    where = NOT_LIVE
+    if settings.ray_address:
+        previous = _release(mlflow, service, before.version) if before else None
+        with joined(settings) as cluster:
+            where = _live(settings, cluster, release, previous)
+    registry.crown(mlflow.client, service, version)
+    return f"{service}: version {version} is champion{where}"
+
+
+def _alone(settings: Settings, service: str, what: str) -> AbstractContextManager[None]:
+    """Nobody else changes what is live meanwhile; a run of the service may be at work."""
+    path = lock(settings, service, "live")
+    return held(path, what, lambda who: log.warning("%s: %s", service, who))
+
+
+def _figure(version: registry.Version) -> str | None:
+    name = version.tags.get(registry.HEADLINE, "")
+    return f"{name} {version.tags[name]}" if name in version.tags else None
 
 
 def _live(settings: Settings, cluster: Cluster, release: Release, previous: Release | None) -> str:

@@ -40,7 +40,9 @@ def root() -> None:
 
 @app.command()
 def demo(
-    family: Annotated[str, typer.Option(help="Which family to show.")] = "knowledge",
+    family: Annotated[
+        str | None, typer.Option(help="Which family to show, as `lyceum families` lists them.")
+    ] = None,
     data: Data = None,
     keep: Annotated[bool, typer.Option(help="Leave the platform up.")] = False,
     json: Report = None,
@@ -50,8 +52,9 @@ def demo(
 
     at = session()
     from flows.demo import demonstrate
+    from ray_jobs.families import showcase
 
-    demonstrate(at, family, data=absolute(data), keep=keep, report=json)
+    demonstrate(at, family or showcase(), data=absolute(data), keep=keep, report=json)
 
 
 @app.command()
@@ -88,7 +91,7 @@ def status(json: AsJson = False) -> None:
     """Tell what is up, where it answers, and which services are live."""
     from flows.cli.session import session
 
-    at = session()
+    at = session(ask=False)
     from flows.services import status as everything
 
     found = everything(at.settings)
@@ -225,14 +228,14 @@ def schedule(
     """Make a Prefect deployment that runs a recipe on a schedule."""
     from flows.cli.session import absolute, session
 
-    pairs = parsed(settings)
-    from ray_jobs.families import recipe as named
+    pairs, source = parsed(settings), absolute(data)
+    from flows.request import resolve
 
-    named(recipe).overridden(**pairs)
+    resolve(recipe, service, source, pairs, None, None)
     at = session()
     from flows.schedule import schedule as deploy
 
-    made = deploy(at.settings, recipe, cron, service=service, data=absolute(data), overrides=pairs)
+    made = deploy(at.settings, recipe, cron, service=service, data=source, overrides=pairs)
     console.say(f"scheduled {made.name} at {cron!r} ({made.timezone}): {made.url}")
 
 

@@ -21,7 +21,7 @@ from rich.table import Column, Table
 
 LOGGERS = ("flows", "tasks", "ray_jobs")
 
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False)
 
 
@@ -89,7 +89,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on a terminal, tabs between the columns elsewhere."""
     if not out.is_terminal:
         for row in [columns, *rows]:
-            say("\t".join(row))
+            # Rich would make spaces of the tabs, and nothing could cut the columns apart.
+            out.file.write("\t".join(row) + "\n")
         return
     grid = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
@@ -107,7 +108,9 @@ def _bars() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=False),
         TextColumn(
-            "{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            "{task.fields[words]}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
         ),
         expand=True,
         console=out,

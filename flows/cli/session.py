@@ -8,9 +8,11 @@ from pathlib import Path
 
 from flows.platform import Platform, environment, reap, running
 from flows.platform.environment import prepare
+from flows.platform.processes import MARK, Process, run_mark
+from flows.platform.reach import must_answer
 from ray_jobs import settings as installation
 from ray_jobs import store
-from ray_jobs.settings import Settings
+from ray_jobs.settings import FOREIGN, Settings, variable
 
 
 @dataclass(frozen=True)
@@ -21,21 +23,27 @@ class Session:
     platform: Platform | None
 
 
-def session(*, use_platform: bool = True) -> Session:
+def session(*, use_platform: bool = True, ask: bool = True) -> Session:
     """Read the settings and apply their environment, before Prefect, Ray or MLflow is imported.
 
     With a platform up, Prefect, MLflow and Ray run there, unless a variable
-    names another place for one of them.
+    names another place for one of them. Raises PlatformError where one that is
+    needed does not answer; without `ask` nobody is asked.
     """
     settings = installation.read()
     prepare(settings.home)
-    _apply(environment(settings) | QUIET)
+    mark = {MARK: run_mark(settings.home, Process.of("run", os.getpid()))}
+    named = {variable(n): str(getattr(settings, n)) for n in FOREIGN if getattr(settings, n)}
+    # Prefect's own server, where none is up, starts with the first flow: it is ours as well.
+    _apply(environment(settings) | named | QUIET | mark)
+    reap(settings)
     platform = running(settings)
     if platform is not None and use_platform:
         _apply(platform.environment(), keep=True)
-    elif platform is None:
-        reap(settings)
-    return Session(installation.read(), platform)
+    found = installation.read()
+    if use_platform and ask:
+        must_answer(found)
+    return Session(found, platform)
 
 
 # A person sees our own lines; Prefect's and MLflow's are for their own pages.

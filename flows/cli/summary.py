@@ -18,6 +18,8 @@ def show(report: dict[str, Any]) -> None:
         row += [_interval(other["difference"][name], "+") for other in others.values()]
         rows.append(row)
     console.table(f"{report['service']} version {report['version']}", columns, rows)
+    if crossed := report["cross_validation"]:
+        _folds(crossed)
     if best := report["best_possible"]:
         _ceiling(report, best)
     data = report["data"]
@@ -34,12 +36,30 @@ def show(report: dict[str, Any]) -> None:
         console.say(f"from cache: {', '.join(report['cached'])}")
 
 
+def _folds(crossed: dict[str, Any]) -> None:
+    columns = ["over all folds", "this version", "baseline", "against baseline"]
+    rows = [
+        [
+            name.replace("_", " "),
+            _interval(figure),
+            _number(crossed["baseline"][name]["value"]),
+            _interval(crossed["difference"][name], "+"),
+        ]
+        for name, figure in crossed["metrics"].items()
+    ]
+    console.table(
+        f"cross-validation, {crossed['folds']} folds, {crossed['rows']} rows", columns, rows
+    )
+
+
 def _ceiling(report: dict[str, Any], best: dict[str, Any]) -> None:
-    auc, limit = report["metrics"]["auc"]["value"], best["auc"]["value"]
-    base = report["baseline"]["metrics"]["auc"]["value"]
+    name = report["headline"]
+    figures = (report["baseline"]["metrics"], report["metrics"])
+    base, mine = (_number(metrics[name]["value"]) for metrics in figures)
+    limit = _number(best["metrics"][name]["value"])
     console.say(
-        f"best possible: AUC {limit:.4f}, by a Bayes filter that knows the simulated world and "
-        f"sees the same histories; baseline {base:.4f}, this version {auc:.4f}"
+        f"best possible: {name.upper()} {limit}, by {best['by']}; "
+        f"baseline {base}, this version {mine}"
     )
 
 

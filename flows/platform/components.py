@@ -196,7 +196,7 @@ def _haproxy_script(folder: Path) -> Path:
 def _answers(url: str, token: str = "") -> bool:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        return httpx.get(url, headers=headers, timeout=PROBE_LIMIT_S).is_success
+        return httpx.get(url, headers=headers, timeout=PROBE_LIMIT_S, trust_env=False).is_success
     except httpx.TransportError:
         return False
 
@@ -204,7 +204,7 @@ def _answers(url: str, token: str = "") -> bool:
 def _listens(url: str) -> bool:
     """Whether anything answers: a proxy without a service says 503, and is ready."""
     try:
-        httpx.get(url, timeout=PROBE_LIMIT_S)
+        httpx.get(url, timeout=PROBE_LIMIT_S, trust_env=False)
     except httpx.TransportError:
         return False
     return True
@@ -214,7 +214,7 @@ def _worker_polls(api_url: str, since: datetime) -> bool:
     """Whether a worker was heard of since; the server calls one online long after it died."""
     try:
         url = f"{api_url}/work_pools/{POOL}/workers/filter"
-        answer = httpx.post(url, json={}, timeout=PROBE_LIMIT_S)
+        answer = httpx.post(url, json={}, timeout=PROBE_LIMIT_S, trust_env=False)
     except httpx.TransportError:
         return False
     beats = [w["last_heartbeat_time"] for w in answer.json()] if answer.is_success else []

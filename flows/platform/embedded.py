@@ -20,6 +20,7 @@ from flows.platform.components import ray_environment
 from flows.platform.environment import prepare, ray_folder, run_folder
 from flows.platform.processes import MARK, Process, marked, owner_of, platform_mark, run_mark, stop
 from ray_jobs import store
+from ray_jobs.errors import StoreError
 from ray_jobs.settings import Settings
 
 GRACE_S = 3.0
@@ -43,7 +44,7 @@ def embedded(settings: Settings) -> Iterator[Embedded]:
     """
     prepare(settings.home)
     owner = Process.of("run", os.getpid())
-    mark = run_mark(settings.home, owner)
+    mark = run_mark(settings.home, owner, "ray")
     temp = ray_folder()
     path = run_folder(settings.home) / f"run-{owner.pid}-{Path(temp).name}.json"
     store.write_json(str(path), {"owner": asdict(owner), "ray_temp": temp})
@@ -94,7 +95,11 @@ def _orphans_of_platform(settings: Settings) -> list[psutil.Process]:
 
 def _remove_folders_of_dead_runs(home: Path) -> None:
     for path in run_folder(home).glob("run-*.json"):
-        values = store.read_json(str(path))
-        if not Process(**values["owner"]).alive:
-            shutil.rmtree(values["ray_temp"], ignore_errors=True)
+        try:
+            values = store.read_json(str(path))
+            owner, folder = Process(**values["owner"]), str(values["ray_temp"])
+        except (StoreError, KeyError, TypeError):
+            continue  # gone meanwhile, or of another version, which cleans up after itself
+        if not owner.alive:
+            shutil.rmtree(folder, ignore_errors=True)
             path.unlink(missing_ok=True)

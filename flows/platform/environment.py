@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 
+from ray_jobs.errors import PlatformError
 from ray_jobs.settings import FOREIGN, Settings, variable
 
 LOOPBACK = "127.0.0.1"
@@ -50,6 +51,16 @@ def haproxy_available() -> bool:
 
 def prepare(home: Path) -> None:
     """Make the home's folders and its Ray token, private to this user."""
+    try:
+        _made(home)
+    except OSError as error:
+        raise PlatformError(
+            f"the home {home} cannot be written: {error}; make it writable, or name another with "
+            "LYCEUM_HOME"
+        ) from error
+
+
+def _made(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     for folder in (run_folder(home), logs_folder(home), home / "prefect"):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -58,6 +69,10 @@ def prepare(home: Path) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+    # A folder may be there and yet refuse; better told now than after an hour.
+    probe = run_folder(home) / ".probe"
+    probe.write_bytes(b"ours")
+    probe.unlink()
 
 
 def ray_folder() -> str:
@@ -104,6 +119,9 @@ def _mlflow() -> dict[str, str]:
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a job runner nobody here uses
+        # Its own five minutes are longer than a person waits to hear that a server is away.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
 
 

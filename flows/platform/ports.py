@@ -53,7 +53,8 @@ def choose(settings: Settings, live: Mapping[str, int], before: Ports | None = N
     """
     had = asdict(before) if before is not None else {}
     chosen = dict(live)
-    for name in USUAL:
+    # What a setting names comes first, or a usual port might be given away to another.
+    for name in sorted(USUAL, key=lambda name: not getattr(settings, f"{name}_port")):
         if name not in chosen:
             chosen[name] = _choose(settings, name, had.get(name, 0), set(chosen.values()))
     return Ports(**chosen)
@@ -108,4 +109,4 @@ def _choose(settings: Settings, name: str, had: int, taken: set[int]) -> int:
     for port in (had, usual):
         if port and port not in taken and free(host, port):
             return port
-    return any_free(host)
+    return next(port for port in iter(lambda: any_free(host), 0) if port not in taken)

@@ -48,15 +48,14 @@ def platform_mark(home: Path, component: str = "") -> str:
     return f"{_home_mark(home)}platform:{component}"
 
 
-def run_mark(home: Path, owner: Process) -> str:
-    """The mark of what an embedded run starts."""
-    return f"{_home_mark(home)}{owner.pid}:{owner.started_s:.2f}"
+def run_mark(home: Path, owner: Process, part: str = "") -> str:
+    """The mark of what a command starts; a part of it that ends earlier is named."""
+    return f"{_home_mark(home)}{owner.pid}:{owner.started_s:.2f}:{part}"
 
 
 def owner_of(mark: str, home: Path) -> Process | None:
-    """The embedded run behind a mark, or None for a mark of the platform."""
-    owner = mark.removeprefix(_home_mark(home))
-    pid, _, started_s = owner.partition(":")
+    """The command behind a mark, or None for a mark of the platform."""
+    pid, started_s, *_ = [*mark.removeprefix(_home_mark(home)).split(":"), ""]
     return Process("run", int(pid), float(started_s)) if pid.isdigit() else None
 
 

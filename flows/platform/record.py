@@ -7,13 +7,13 @@ it is held by whoever starts or stops, so that two never do so at once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.platform.environment import LOOPBACK, run_folder
+from flows.platform.locks import taken
 from flows.platform.ports import Ports
 from flows.platform.processes import Process
 from ray_jobs import store
@@ -144,15 +144,7 @@ def try_locked(home: Path) -> Iterator[bool]:
     path = run_folder(home) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        yield _taken(file.fileno())
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        yield taken(file.fileno())
 
 
 def _file(home: Path) -> Path:
