@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,8 +17,8 @@ from flows.platform import lifecycle, ports, record, starting
 from flows.platform.components import Component
 from flows.platform.environment import mlflow_database, prepare
 from flows.platform.ports import InnerPorts, Ports
-from flows.platform.processes import MARK, Process, marked, platform_mark, stop
-from flows.platform.record import COMPONENTS, Platform
+from flows.platform.processes import MARK, Process, marked, platform_mark, run_mark, stop
+from flows.platform.record import COMPONENTS, PORTS_OF, Platform
 from ray_jobs.settings import Settings
 
 NOWHERE = Ports(http=1, mlflow=2, prefect=3, ray=4, dashboard=5)
@@ -51,18 +53,31 @@ def up_here(
     return platform
 
 
+@contextmanager
+def orphan(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that a run of this home left behind when it was killed."""
+    owner = Process.of("run", os.getpid())
+    mark = run_mark(settings.home, replace(owner, started_s=owner.started_s - 60))
+    command = [sys.executable, "-IS", "-c", "import signal; signal.pause()"]
+    with subprocess.Popen(command, env={MARK: mark}) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 # Appends its name when it is asked to end, so that the order of ends can be read.
 SERVER = """
 import os, signal, socket, sys
-name, port, log = sys.argv[1:]
+name, log, *ports = sys.argv[1:]
 def end(*_):
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(handle, name.encode() + b" ")
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
-server = socket.create_server(("127.0.0.1", int(port)))
+servers = [socket.create_server(("127.0.0.1", int(port))) for port in ports]
 while True:
-    server.accept()[0].close()
+    servers[0].accept()[0].close()
 """
 
 
@@ -96,11 +111,7 @@ class Toys:
 
     def pids(self) -> dict[str, int]:
         """Each marked process of the platform that lives, by component."""
-        found = {}
-        for process in marked(self.settings.home, lambda _mark: True):
-            mark = process.environ()[MARK]
-            found[mark.rpartition(":")[2]] = process.pid
-        return found
+        return {p.environ()[MARK].rpartition(":")[2]: p.pid for p in ours(self.settings)}
 
     def kill(self, name: str) -> None:
         process = psutil.Process(self.pids()[name])
@@ -108,16 +119,24 @@ class Toys:
         process.wait()
 
     def _server(self, settings: Settings, platform: Platform, name: str) -> Component:
-        number = str(self.port(platform, name))
-        usual = [sys.executable, "-IS", "-c", SERVER, name, number, str(self.ends)]
+        number = self.port(platform, name)
+        more = [getattr(platform.ports, n) for n in PORTS_OF[name] if n != name]
+        words = map(str, (name, self.ends, number, *more))
+        usual = [sys.executable, "-IS", "-c", SERVER, *words]
         return Component(
             name=name,
             command=self.commands.get(name, usual),
             environment=_marked(settings, name),
-            ready=lambda: not ports.free("127.0.0.1", int(number)),
-            where=number,
+            ready=lambda: not ports.free("127.0.0.1", number),
+            where=str(number),
             after="prefect" if name == "worker" else "",
         )
+
+
+def ours(settings: Settings) -> list[psutil.Process]:
+    """The platform's processes, by the whole of their mark: whoever mistakes it kills no other."""
+    everything = platform_mark(settings.home)
+    return marked(settings.home, lambda mark: mark.startswith(everything))
 
 
 @contextmanager
@@ -128,10 +147,11 @@ def toys(settings: Settings, patch: pytest.MonkeyPatch) -> Iterator[Toys]:
     patch.setattr(lifecycle, "serve_starter", stand_in.serve_starter)
     patch.setattr(ports, "USUAL", {name: (0, who) for name, (_, who) in ports.USUAL.items()})
     patch.setattr(starting, "POLL_S", 0.01)
+    patch.setattr(lifecycle, "ray_folder", lambda: tempfile.mkdtemp(dir=settings.home.parent))
     try:
         yield stand_in
     finally:
-        stop(marked(settings.home, lambda _mark: True), 0)
+        stop(ours(settings), 0)
 
 
 def _marked(settings: Settings, name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs import recipe, settings
-from ray_jobs.families import recipes
+from ray_jobs.families import families, family, recipes
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -46,15 +46,18 @@ def recipe_table() -> str:
         "budget.": recipe.Budget,
         "split.": recipe.Split,
         "gate.": recipe.Gate,
-        "columns.": recipe.Columns,
         "resources.": recipe.Resources,
     }
+    for name in families():
+        columns = next(iter(family(name).recipes.values()))().columns
+        parts[f"{name}: columns."] = type(columns)
     rows = [
-        (f"`{prefix}{name}`", f"`{default}`", meaning)
+        (f"`{prefix.rsplit(': ', 1)[-1]}{name}`", of, f"`{default}`", meaning)
         for prefix, kind in parts.items()
+        for of in [prefix.split(": ")[0] if ": " in prefix else "all"]
         for name, default, meaning in _fields(kind)
     ]
-    return _table(("setting", "default", "meaning"), rows)
+    return _table(("setting", "family", "default", "meaning"), rows)
 
 
 def recipes_table() -> str:

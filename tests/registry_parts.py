@@ -13,7 +13,7 @@ from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks import tracking
 from tasks.record import RELEASE
-from tasks.register import CHAMPION, find
+from tasks.register import CHAMPION, HEADLINE, find
 
 
 def connected(settings: Settings) -> MlflowClient:
@@ -51,7 +51,8 @@ def registered(
         Release(
             service, "knowledge", lineage, "none", "0" * 64, [], {}, resources or {}, str(number)
         ).save(uri)
-        tags = {RELEASE: uri, "auc": f"0.8{number}"} if tagged else {}
+        figure = {HEADLINE: "auc", "auc": f"0.8{number}"}
+        tags = {RELEASE: uri, **figure} if tagged else {}
         client.create_model_version(service, source=str(settings.home), tags=tags)
 
 

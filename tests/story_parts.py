@@ -15,7 +15,7 @@ from ray_jobs.cluster import Cluster
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.snapshot import Snapshot
 from ray_jobs.data.split import SplitTable
-from ray_jobs.evaluation import Evaluation, compare, evaluate
+from ray_jobs.evaluation import Evaluation, compare
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
@@ -26,6 +26,7 @@ from tasks.record import Registry
 from tasks.run import Run
 from tasks.tracking import LINEAGE
 from tasks.train import Model
+from tests.judging import judged
 from tests.live_parts import Serve
 
 ROWS = {"train": 6, "validation": 1, "test": 2}
@@ -96,7 +97,9 @@ class Stages:
         gains = {name: compare(self.rows, other) for name, other in others.items()}
         return Report(self.rows, others, gains, GOLDEN, None, 1.0), False
 
-    def gate(self, _run: Run, _report: Report, release: Release, cluster: Cluster) -> Verdict:
+    def gate(
+        self, _run: Run, _report: Report, _crossing: None, release: Release, cluster: Cluster
+    ) -> Verdict:
         self._begin("gate")
         assert (cluster.services, release.version) == (self.serve.url, "")
         return Verdict([Check("size", self.passes, "1 MB")])
@@ -139,7 +142,7 @@ def evaluation() -> Evaluation:
     prediction = rng.random(200)
     target = (rng.random(200) < prediction).astype(np.float32)
     rows = {"group": np.repeat(np.arange(20), 10), "target": target, "prediction": prediction}
-    return evaluate(pl.DataFrame(rows), slices=[])
+    return judged(pl.DataFrame(rows), slices=[])
 
 
 def installed(

@@ -103,7 +103,10 @@ def test_weights_that_share_their_memory_are_written_apart(
     table: pl.DataFrame, tmp_path: Path
 ) -> None:
     tied = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
-    tied[1].weight = tied[0].weight
+    first, second = tied
+    assert isinstance(first, torch.nn.Linear)
+    assert isinstance(second, torch.nn.Linear)
+    second.weight = first.weight
     artifact.write(
         tmp_path,
         kind="knowledge",
@@ -113,8 +116,8 @@ def test_weights_that_share_their_memory_are_written_apart(
         about={},
     )
     found = load((tmp_path / "weights.safetensors").read_bytes())
-    assert torch.equal(found["0.weight"], tied[0].weight)
-    assert torch.equal(found["1.weight"], tied[0].weight)
+    assert torch.equal(found["0.weight"], first.weight)
+    assert torch.equal(found["1.weight"], first.weight)
 
 
 def test_an_artifact_travels_over_a_store(folder: Path, tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
-from ray_jobs.evaluation import Evaluation, Slice, evaluate
-from ray_jobs.families import recipe
+from ray_jobs.evaluation import Evaluation, Slice
+from ray_jobs.families import family, recipe
 from ray_jobs.intervals import Interval
-from tasks.card import Facts, card, slice_table
+from tasks.card import Facts, card
+from tasks.figures import slice_table
+from tests.judging import judged
 
 UNDEFINED = Interval(math.nan, math.nan, math.nan)
 FIGURE = Interval(0.7, 0.65, 0.75)
@@ -27,7 +29,7 @@ FIGURE = Interval(0.7, 0.65, 0.75)
 def evaluation() -> Evaluation:
     rng = np.random.default_rng(0)
     rows = {"group": np.repeat(np.arange(20), 5), "target": rng.integers(0, 2, 100)}
-    return evaluate(pl.DataFrame({**rows, "prediction": rng.random(100)}))
+    return judged(pl.DataFrame({**rows, "prediction": rng.random(100)}))
 
 
 MADE = evaluation()
@@ -42,6 +44,7 @@ def facts(**changes: Any) -> Facts:
     usual: dict[str, Any] = {
         "recipe": recipe("knowledge"),
         "title": "Knowledge tracing",
+        "words": family("knowledge").words,
         "protocol": "N: from earlier answers",
         "data": CleanTable("/c", "d" * 64, 2100, 1990, {"conflict": 50}, 40, 20, timed=True),
         "split": SplitTable(
@@ -131,10 +134,10 @@ def test_slices_too_small_are_shown_without_figures_and_named_among_the_limits()
         "1",
         "60",
         "30",
-        "25.0%",
+        "25.0% right answers",
         *["0.7000 [0.6500, 0.7500]"] * 2,
     ]
-    assert "| skill count | 3+ | 4 | 2 | 25.0% | – | – |" in text
+    assert "| skill count | 3+ | 4 | 2 | 25.0% right answers | – | – |" in text
     whole = card(facts(evaluation=replace(MADE, slices={"item": {"new": part(80)}})))
     assert "Not measured" not in whole
     assert "Not divided." in card(facts())

@@ -20,7 +20,7 @@ from flows.cli.summary import show
 from flows.request import resolve
 from ray_jobs.errors import LyceumError, UsageError
 from ray_jobs.families import recipes
-from tasks.progress import Progress
+from tasks.progress import STAGES, Progress
 
 FIGURE = {"value": 0.8, "low": 0.75, "high": 0.85}
 GAIN = {"value": 0.02, "low": 0.01, "high": 0.03}
@@ -35,6 +35,8 @@ def report(**changes: Any) -> dict[str, Any]:
         "baseline": other,
         "champion": None,
         "best_possible": None,
+        "cross_validation": None,
+        "headline": "auc",
         "data": {"rows": 10, "kept": 6, "quarantined": {"a": 1}, "merged": 1, "repeats": 2},
         "gate": {"passed": True, "reasons": ["passed: good enough"]},
         "links": {"service": "http://here/algebra/docs"},
@@ -76,8 +78,13 @@ def test_a_summary_shows_intervals_differences_and_every_row(said: io.StringIO) 
 
 
 def test_a_summary_names_the_ceiling_and_the_cache_where_there_are_any(said: io.StringIO) -> None:
-    show(report(best_possible={"auc": {**FIGURE, "value": 0.83}}, cached=["ingest", "clean"]))
-    assert "best possible: AUC 0.8300" in said.getvalue()
+    show(
+        report(
+            best_possible={"by": "a seer", "metrics": {"auc": {**FIGURE, "value": 0.83}}},
+            cached=["ingest", "clean"],
+        )
+    )
+    assert "best possible: AUC 0.8300, by a seer; baseline 0.7800" in said.getvalue()
     assert "from cache: ingest, clean" in said.getvalue()
 
 
@@ -107,13 +114,16 @@ def test_without_a_terminal_each_stage_is_a_line_and_its_start_is_not(said: io.S
     assert len(lines) == 2
 
 
-def test_after_a_run_nothing_is_printed_any_more(said: io.StringIO) -> None:
-    before = [logging.getLogger(name).level for name in console.LOGGERS]
+def test_after_a_run_nothing_is_printed_any_more(
+    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in console.LOGGERS:
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.ERROR)
     with console.progress():
         pass
     logging.getLogger("tasks").warning("later")
     assert said.getvalue() == ""
-    assert [logging.getLogger(name).level for name in console.LOGGERS] == before
+    assert {logging.getLogger(name).level for name in console.LOGGERS} == {logging.ERROR}
 
 
 def test_on_a_terminal_a_stage_is_a_bar_that_keeps_its_last_words() -> None:
@@ -157,8 +167,7 @@ def test_on_a_terminal_a_run_ends_with_a_whole_bar_for_each_stage_and_its_last_w
         with pytest.raises(LyceumError), progress.stage("register"):
             raise LyceumError
         progress.skipped("publish", "no platform")
-    shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue())
-    evaluate, register, publish = shown.split("\r")[-1].splitlines()[-3:]
+    evaluate, register, publish = last_lines(terminal)
     assert evaluate.startswith("✓ evaluate ")
     assert "auc 0.8" in evaluate
     assert evaluate.endswith("…")
@@ -166,6 +175,20 @@ def test_on_a_terminal_a_run_ends_with_a_whole_bar_for_each_stage_and_its_last_w
     assert " register " in register
     assert register.rstrip().endswith("failed")
     assert publish.startswith("✓ publish ")
+
+
+def last_lines(terminal: io.StringIO) -> list[str]:
+    """What a terminal shows in the end, without its control sequences."""
+    return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue()).split("\r")[-1].splitlines()
+
+
+def test_the_names_of_stages_are_whole_on_the_narrowest_terminal(terminal: io.StringIO) -> None:
+    console.out.width = 32
+    progress = Progress(epochs=1)
+    with console.progress():
+        for name in STAGES:
+            progress.skipped(name, "there is nothing to do for it")
+    assert [line.split()[1] for line in last_lines(terminal)] == list(STAGES)
 
 
 def test_a_table_on_a_terminal_folds_what_is_too_long_and_loses_nothing(
@@ -212,7 +235,7 @@ def test_what_was_asked_for_stands_over_the_recipe() -> None:
         ({"name": "nothing"}, "no recipe 'nothing'; there are"),
         ({"data": None}, "--data PATH"),
         ({"workers": 0}, "expected at least 1"),
-        ({"service": "a b"}, "expected letters, digits"),
+        ({"service": "a b"}, "expected letters of the English alphabet"),
         ({"settings": {"budget.epoch": "1"}}, "no setting 'budget.epoch'"),
     ],
 )

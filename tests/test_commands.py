@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
 from flows import cli, services
 from flows.cli.session import session
 from flows.platform import Platform, running
-from flows.platform.environment import environment
+from flows.platform.environment import environment, ray_token
 from ray_jobs import settings as installation
 from ray_jobs.errors import LyceumError, PlatformError, UsageError
 from ray_jobs.families import families, recipes
 from ray_jobs.settings import Settings
-from tests.platform_parts import Toys, same_environment, toys, up_here
+from tests.platform_parts import Toys, orphan, same_environment, toys, up_here
 from tests.registry_parts import connected, registered
 from tests.test_cli import report
 
@@ -94,11 +95,13 @@ def test_json_is_what_scripts_read_and_lines_say_the_same(
     rows = json.loads(lyceum("services", "--json")[1])
     assert rows == services.listed(settings)
     words = [str(value) for value in rows[0].values() if value is not None]
-    assert lyceum("services")[1].split() == [*rows[0], *words]
+    assert lyceum("services")[1].split() == " ".join([*rows[0], *words]).split()
     told = json.loads(lyceum("status", "--json")[1])
     assert told == services.status(settings)
     lines = lyceum("status")[1].splitlines()
-    assert {f"{k}: {v}" for k, v in told.items() if not isinstance(v, list)} <= set(lines)
+    assert {f"{k}: {v}" for k, v in told.items() if not isinstance(v, list)} == {
+        line for line in lines if ": " in line
+    }
     assert words in [line.split() for line in lines]
 
 
@@ -228,7 +231,9 @@ def test_up_serves_what_is_champion_and_down_ends_it_all(
         f"    service algebra, live at {platform.services_url}/algebra",
     ]
     assert lyceum("up")[1].startswith("already up\n")
-    assert lyceum("down") == (0, "stopping\ndown\n", "")
+    with orphan(settings) as left:
+        assert lyceum("down") == (0, "stopping\ndown\n", "")
+        assert not psutil.pid_exists(left.pid)
     assert (running(settings), toy.pids()) == (None, {})
     assert lyceum("down") == (0, "down\n", "")
 
@@ -249,14 +254,17 @@ def test_doctor_fails_only_where_this_machine_is_not_ready(
 def test_a_session_leads_to_the_platform_that_is_up_unless_a_variable_says_otherwise(
     settings: Settings,
 ) -> None:
-    alone = session()
+    with orphan(settings) as left:
+        alone = session()
+        assert not psutil.pid_exists(left.pid), "what a killed run left goes first"
     assert (alone.platform, alone.settings.ray_address) == (None, "")
     assert environment(settings).items() <= os.environ.items()
+    assert ray_token(settings.home)
     platform = up_here(settings)
     apart = session(use_platform=False)
     assert (apart.platform, apart.settings.ray_address) == (platform, "")
     os.environ["MLFLOW_TRACKING_URI"] = "http://tracking.example"
-    joined = session()
+    joined = session(ask=False)
     assert joined.platform == platform
     assert joined.settings == replace(
         settings,

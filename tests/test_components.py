@@ -23,6 +23,7 @@ from flows.platform.record import Platform
 from ray_jobs.settings import Settings
 
 INNER = InnerPorts(11, 12, 13, 14, 15)
+HEALTH = {"/api/health", "/health", "/api/version", "/api/work_pools/lyceum/workers/filter"}
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def answering(status: int, body: Any = None, *, token: str = "") -> Iterator[int
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             known = not token or self.headers["authorization"] == f"Bearer {token}"
-            self.send_response(status if known else 401)
+            self.send_response(401 if not known else status if self.path in HEALTH else 404)
             self.end_headers()
             self.wfile.write(orjson.dumps(body))
 
@@ -105,6 +106,7 @@ def test_no_server_is_told_of_another_platform_and_all_but_ray_of_this_one(
 ) -> None:
     for name in planned(settings).environment():
         monkeypatch.setenv(name, "http://of.another.platform:1")
+    monkeypatch.setenv("LYCEUM_HOME", "/of/another")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
     made = servers(settings)
     for name, each in made.items():

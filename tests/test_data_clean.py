@@ -21,12 +21,11 @@ from ray_jobs import store
 from ray_jobs.data import clean as cleaning
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.snapshot import Snapshot, ingest, read_parquet
-from ray_jobs.data.sources import find
+from ray_jobs.data.sources import each_alone, find
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import formats, rules
-from ray_jobs.families.knowledge.table import CLEAN
+from ray_jobs.families.knowledge.table import CLEAN, Columns
 from ray_jobs.privacy import Key
-from ray_jobs.recipe import Columns
 
 KEY = Key(bytes(32))
 SOME = settings(max_examples=40, deadline=None)  # each writes files
@@ -45,8 +44,8 @@ def delivered(folder: Path, files: dict[str, bytes], columns: Columns | None = N
     for name, data in files.items():
         (logs / name).write_bytes(data)
     return ingest(
-        find(str(logs)),
-        lambda source: formats.read(source, columns or Columns()),
+        each_alone(find(str(logs))),
+        lambda unit: formats.read(unit, columns or Columns()),
         group="learner",
         key=KEY,
         store_uri=str(folder / "store"),
@@ -448,8 +447,8 @@ def test_another_key_is_another_snapshot(tmp_path: Path) -> None:
     def with_key(key: Key) -> Snapshot:
         (tmp_path / "log.csv").write_bytes(csv(TIMED))
         return ingest(
-            find(str(tmp_path / "log.csv")),
-            lambda source: formats.read(source, Columns()),
+            each_alone(find(str(tmp_path / "log.csv"))),
+            lambda unit: formats.read(unit, Columns()),
             group="learner",
             key=key,
             store_uri=str(tmp_path / "store"),

@@ -20,7 +20,7 @@ from ray_jobs.data.raw import Raw
 from ray_jobs.data.sources import Source, find
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import formats
-from ray_jobs.recipe import Columns
+from ray_jobs.families.knowledge.table import Columns
 
 HEADER = "user_id,item_id,skill_id,correct,timestamp"
 ROWS = [
@@ -46,7 +46,7 @@ def raw(data: str | bytes, name: str = "log.csv") -> Raw:
 def log(path: Path, data: str | bytes, columns: Columns | None = None) -> Raw:
     """A file read as a log of answers."""
     content = data.encode() if isinstance(data, str) else data
-    return formats.read(source(path, content), columns or Columns())
+    return formats.read([source(path, content)], columns or Columns())
 
 
 def answers(of: Raw) -> list[tuple[Any, ...]]:
@@ -162,6 +162,18 @@ def test_bad_json_lines_come_back_with_their_reasons() -> None:
     reasons = [(3, "malformed_line"), (4, "malformed_line"), (5, "unreadable_bytes")]
     assert read.malformed.select("line", "reason").rows() == [*reasons, (6, "malformed_line")]
     assert read.malformed["raw"].to_list() == ["{broken", "[1]", '{"learner": "\ufffd"}', "null"]
+
+
+def test_a_column_that_comes_late_in_json_lines_is_not_lost() -> None:
+    lines = [orjson.dumps({"learner": "a", **({"time": n} if n > 400 else {})}) for n in range(500)]
+    times = raw(b"\n".join(lines), "log.jsonl").rows["time"].to_list()
+    assert times == [None] * 401 + [str(n) for n in range(401, 500)]
+
+
+def test_an_empty_place_in_a_list_stands_for_nothing() -> None:
+    line = orjson.dumps({"learner": "a", "skills": ["s1", None, "s2"]})
+    (text,) = raw(line, "log.jsonl").rows["skills"]
+    assert set(text.split(";")) - {""} == {"s1", "s2"}
 
 
 def test_typed_values_become_the_text_a_csv_would_hold() -> None:

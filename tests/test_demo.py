@@ -53,6 +53,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     kind = replace(family("knowledge"), sample=lambda folder, seed: f"{folder}/{seed}.csv")
     with same_environment(), serving(monkeypatch) as serve:
         monkeypatch.setenv("LYCEUM_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr("flows.cli.session.must_answer", lambda _: None)
         stand_in = Machine(serve, {})
         for name in ("up", "down"):
             monkeypatch.setattr(demo, name, getattr(stand_in, name))
@@ -94,7 +95,9 @@ def test_with_data_of_ones_own_there_is_no_truth_to_compare_with(machine: Machin
 
 
 @pytest.mark.parametrize("fails", [None, TrainingError("no worker came")])
-def test_a_platform_that_was_up_stays_up(machine: Machine, fails: LyceumError | None) -> None:
+def test_a_platform_that_was_up_stays_up(
+    machine: Machine, capsys: pytest.CaptureFixture[str], fails: LyceumError | None
+) -> None:
     machine.fails = fails
     up_here(session().settings)
     at = session()
@@ -103,6 +106,8 @@ def test_a_platform_that_was_up_stays_up(machine: Machine, fails: LyceumError | 
     else:
         with pytest.raises(TrainingError):
             shown(at)
+    out = capsys.readouterr().out
+    assert ("starting" in out, "stays up" in out) == (False, fails is None)
     assert running(at.settings) is not None
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:3/api"
 

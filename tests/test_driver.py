@@ -25,13 +25,15 @@ from ray_jobs import artifact, store
 from ray_jobs.errors import TrainingError
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
-from ray_jobs.metrics import METRICS
+from ray_jobs.metrics import KINDS
 from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget, Resources
 from ray_jobs.training import checkpoint, driver, events, workers
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from tests.test_train_ray import answers, job
+
+METRICS = KINDS["binary"].metrics
 
 BUDGET = Budget(epochs=4, batch_cost=512, learning_rate=0.05)
 ELSEWHERE = {"NodeID": "elsewhere", "Alive": True, "Resources": {"CPU": 9.0}}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +18,9 @@ import pytest
 
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import World
+from tests.installation import Installation
 
-LYCEUM = Path(sys.executable).with_name("lyceum")
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
-
-
-@dataclass(frozen=True)
-class Installation:
-    """A home of its own, and the command line on it."""
-
-    home: Path
-    data: Path
-    environment: dict[str, str]
-
-    def lyceum(self, *words: str, status: int = 0, limit_s: float = 400) -> str:
-        """Run a command; its standard output. Fails with both streams on another exit status."""
-        done = self.start(*words)
-        out, err = done.communicate(timeout=limit_s)
-        assert done.returncode == status, f"lyceum {words}: {done.returncode}\n{out}\n{err}"
-        return out if status == 0 else err
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(
-            [str(LYCEUM), *words], env=self.environment, cwd=self.home.parent, **pipes
-        )
-
-    def run(self, *words: str) -> dict[str, Any]:
-        """`lyceum run` with a report, and the report."""
-        path = self.home.parent / "report.json"
-        self.lyceum("run", *words, "--json", str(path))
-        report: dict[str, Any] = json.loads(path.read_text())
-        return report
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.lyceum("status", "--json"))
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +28,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A platform that is up, with a small simulated log to learn from."""
     folder = tmp_path_factory.mktemp("e2e")
     simulate(World(seed=3, learners=150, items=60, skills=5), folder / "logs")
-    foreign = ("MLFLOW_", "PREFECT_", "RAY_", "LYCEUM_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
-    own = {"LYCEUM_HOME": str(folder / "home"), "LYCEUM_KEY_FILE": str(folder / "key")}
-    at = Installation(folder / "home", folder / "logs", {**kept, **own})
+    at = Installation.of(folder, folder / "logs")
     at.lyceum("up")
     try:
         yield at

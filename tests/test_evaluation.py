@@ -9,10 +9,12 @@ import orjson
 import polars as pl
 import pytest
 
+from ray_jobs.curves import roc_points
 from ray_jobs.errors import ContractError
-from ray_jobs.evaluation import SMALLEST_SLICE, Evaluation, compare, evaluate, roc_points
+from ray_jobs.evaluation import SMALLEST_SLICE, Evaluation, compare
 from ray_jobs.families.knowledge.slices import slices
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from tests.judging import judged
 
 
 def report_rows(groups: int = 80, each: int = 25) -> pl.DataFrame:
@@ -36,7 +38,7 @@ def report_rows(groups: int = 80, each: int = 25) -> pl.DataFrame:
 
 def test_paired_differences_are_sharper_than_intervals_apart() -> None:
     rows = report_rows()
-    mine, other = evaluate(rows), evaluate(rows, prediction="baseline")
+    mine, other = judged(rows), judged(rows, prediction="baseline")
     gain = compare(mine, other)["auc"]
     apart = mine.metrics["auc"].high - mine.metrics["auc"].low
     assert gain.value == pytest.approx(mine.metrics["auc"].value - other.metrics["auc"].value)
@@ -46,7 +48,7 @@ def test_paired_differences_are_sharper_than_intervals_apart() -> None:
 
 def test_a_model_differs_from_itself_by_nothing() -> None:
     rows = report_rows()
-    for gain in compare(evaluate(rows), evaluate(rows)).values():
+    for gain in compare(judged(rows), judged(rows)).values():
         assert (gain.value, gain.low, gain.high) == (0, 0, 0)
         assert not gain.excludes_zero
 
@@ -54,12 +56,12 @@ def test_a_model_differs_from_itself_by_nothing() -> None:
 def test_models_judged_on_different_rows_cannot_be_compared() -> None:
     rows = report_rows()
     with pytest.raises(AssertionError, match="different rows"):
-        compare(evaluate(rows), evaluate(rows.head(100)))
+        compare(judged(rows), judged(rows.head(100)))
 
 
 def test_slices_hold_the_right_rows_in_their_own_order() -> None:
     rows = report_rows()
-    found = evaluate(rows, slices=["half", "tags"]).slices
+    found = judged(rows, slices=["half", "tags"]).slices
     assert list(found["half"]) == ["a", "b"]
     assert found["half"]["a"].rows == 2 * len(rows) // 5
     assert {name: part.rows for name, part in found["tags"].items()} == {
@@ -67,7 +69,7 @@ def test_slices_hold_the_right_rows_in_their_own_order() -> None:
         "y": len(rows) // 5,
         "z": len(rows) // 5,
     }
-    alone = evaluate(rows.filter(pl.col("half") == "a"))
+    alone = judged(rows.filter(pl.col("half") == "a"))
     assert found["half"]["a"].metrics["auc"] == alone.metrics["auc"]
 
 
@@ -76,7 +78,7 @@ def test_a_small_slice_and_one_of_a_single_outcome_show_their_size_and_no_figure
     few = SMALLEST_SLICE - 1
     size = pl.int_range(pl.len())
     name = pl.when(size < few).then(pl.lit("few")).when(pl.col("target") == 1).then(pl.lit("right"))
-    found = evaluate(rows.with_columns(name.otherwise(pl.lit("wrong")).alias("s")), slices=["s"])
+    found = judged(rows.with_columns(name.otherwise(pl.lit("wrong")).alias("s")), slices=["s"])
     assert found.slices["s"]["few"].rows == few
     for part in found.slices["s"].values():
         assert all(math.isnan(figure.value) for figure in part.metrics.values())
@@ -85,14 +87,14 @@ def test_a_small_slice_and_one_of_a_single_outcome_show_their_size_and_no_figure
 
 
 def test_one_learner_gives_figures_and_no_intervals() -> None:
-    found = evaluate(report_rows().with_columns(group=pl.lit("only one"))).metrics["auc"]
+    found = judged(report_rows().with_columns(group=pl.lit("only one"))).metrics["auc"]
     assert 0.5 < found.value < 1
     assert math.isnan(found.low)
     assert math.isnan(found.high)
 
 
 def test_a_report_comes_back_from_json_as_it_was() -> None:
-    before = evaluate(report_rows(), slices=["half"])
+    before = judged(report_rows(), slices=["half"])
     after = Evaluation.from_dict(orjson.loads(orjson.dumps(before.as_dict())))
     assert after == before
     with pytest.raises(AssertionError, match="read back"):
@@ -101,7 +103,7 @@ def test_a_report_comes_back_from_json_as_it_was() -> None:
 
 def test_curves_agree_with_the_figures() -> None:
     rows = report_rows()
-    found = evaluate(rows)
+    found = judged(rows)
     x, y = zip(*found.roc, strict=True)
     assert np.trapezoid(y, x) == pytest.approx(found.metrics["auc"].value, abs=0.003)
     assert sum(b.rows for b in found.calibration) == len(rows)
@@ -119,15 +121,15 @@ def test_a_curve_rises_from_nothing_and_ties_move_together() -> None:
 
 def test_a_histogram_has_all_its_bins_and_half_the_credit_is_right() -> None:
     low = pl.DataFrame({"group": [1, 2, 3], "target": [0.5, 0.49, 0.0], "prediction": [0.02] * 3})
-    histogram = evaluate(low).histogram
+    histogram = judged(low).histogram
     assert histogram == [(2, 1), *[(0, 0)] * 19]
-    histogram = evaluate(low.with_columns(prediction=pl.lit(1.0))).histogram
+    histogram = judged(low.with_columns(prediction=pl.lit(1.0))).histogram
     assert histogram == [*[(0, 0)] * 19, (2, 1)]
 
 
 def test_slices_come_largest_first_and_rows_without_a_name_are_in_none() -> None:
     name = pl.Series("s", [None, "few", "many", "many", "many"] * 400)
-    found = evaluate(report_rows().with_columns(name), slices=["s", "tags"]).slices
+    found = judged(report_rows().with_columns(name), slices=["s", "tags"]).slices
     assert {name: part.rows for name, part in found["s"].items()} == {"many": 1200, "few": 400}
     assert list(found["s"]) == ["many", "few"]
     assert next(iter(found["tags"])) == "x"
@@ -135,14 +137,14 @@ def test_slices_come_largest_first_and_rows_without_a_name_are_in_none() -> None
 
 def test_two_learners_and_a_slice_of_just_enough_rows_have_their_figures() -> None:
     rows = report_rows(groups=2, each=SMALLEST_SLICE // 2).with_columns(s=pl.lit("all"))
-    found = evaluate(rows, slices=["s"])
+    found = judged(rows, slices=["s"])
     assert found.metrics["auc"].low < found.metrics["auc"].high
     assert found.slices["s"]["all"].metrics["auc"] == found.metrics["auc"]
 
 
 def test_nothing_to_evaluate_is_said_and_not_divided_by() -> None:
     with pytest.raises(ContractError, match="split is empty"):
-        evaluate(report_rows().head(0))
+        judged(report_rows().head(0))
 
 
 def table() -> pl.DataFrame:

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from ray_jobs import artifact
 from ray_jobs.artifact import Artifact
 from ray_jobs.families import Family, families, family
-from ray_jobs.metrics import METRICS
+from ray_jobs.metrics import KINDS
 from ray_jobs.predictor import predict
-from tests.family_parts import MODELS, contents, fresh, log_loss, sampled, small, taught
+from tests.family_parts import MODELS, contents, fresh, sampled, small, taught
+
+LEARNT = {"auc": 0.6, "r2": 0.1}  # figures that nobody has by chance
 
 each_family = pytest.mark.parametrize("kind", families())
 each_model = pytest.mark.parametrize(("kind", "name"), MODELS)
@@ -61,8 +63,7 @@ def groups(table: pl.DataFrame, of: Family) -> list[pl.DataFrame]:
 def test_a_record_speaks_of_things_that_there_are(kind: str) -> None:
     of, world = family(kind), sampled(kind)
     assert of.name == kind
-    assert of.headline in METRICS
-    assert {of.group, of.target, "scored", "bucket", "split"} <= set(world.test.columns)
+    assert {of.group, of.label, "scored", "bucket", "split"} <= set(world.test.columns)
     assert of.specs[of.baseline().name] is type(of.baseline())
     assert all(name == spec.name for name, spec in of.specs.items())
 
@@ -84,8 +85,9 @@ def test_recipes_begin_with_smoke_and_leave_no_architecture_out(kind: str) -> No
         assert recipe.workers == 1 or not hasattr(recipe.spec, "fit"), "fits in one place"
         spec: Any = recipe.spec
         module = spec.build(vocabulary).eval()
-        predictions = predict(Artifact(of, spec, vocabulary, module, {}, ""), example)
-        assert np.isfinite(predictions[0]).all()
+        if not hasattr(spec, "fit"):  # else it may know nothing before it is
+            predictions = predict(Artifact(of, spec, vocabulary, module, {}, ""), example)
+            assert np.isfinite(predictions[0]).all()
 
 
 # The data.
@@ -106,8 +108,8 @@ def test_a_vocabulary_comes_back_from_json_and_knows_the_train_split_alone(kind:
     vocabulary = of.vocabulary(world.train)
     again = of.vocabulary_from_json(orjson.loads(orjson.dumps(vocabulary.as_json())))
     assert again == vocabulary == of.vocabulary(world.train.clone())
-    wrong = world.train.with_columns(1 - pl.col(of.target))
-    assert of.vocabulary(wrong) == vocabulary, "no outcome is read"
+    mixed = world.train.with_columns(pl.col(of.label).shuffle(seed=0))
+    assert of.vocabulary(mixed) == vocabulary, "which row has which outcome is not read"
     assert of.vocabulary(strange(world.train, of)) != vocabulary
 
 
@@ -115,9 +117,9 @@ def test_a_vocabulary_comes_back_from_json_and_knows_the_train_split_alone(kind:
 def test_an_example_costs_what_it_holds_and_more_rows_cost_more(kind: str) -> None:
     of, world = family(kind), sampled(kind)
     vocabulary = of.vocabulary(world.train)
-    whole = max(groups(world.test, of), key=len)
     costs = [
-        sum(map(of.cost, of.examples(whole.head(n), vocabulary))) for n in range(1, len(whole))
+        sum(map(of.cost, of.examples(world.test.head(n), vocabulary)))
+        for n in range(1, min(40, len(world.test)))
     ]
     assert costs[0] >= 1
     assert all(type(cost) is int for cost in costs)
@@ -132,7 +134,8 @@ def test_each_row_lies_in_one_slice_or_says_why_not(kind: str) -> None:
     plain = [name for name, dtype in parts.schema.items() if not isinstance(dtype, pl.List)]
     assert plain
     assert parts.select(plain).null_count().sum_horizontal().item() == 0
-    turned = of.slices(world.test.with_columns(1 - pl.col(of.target)), of.vocabulary(world.train))
+    mixed = world.test.with_columns(pl.col(of.label).shuffle(seed=0))
+    turned = of.slices(mixed, of.vocabulary(world.train))
     assert turned.equals(parts), "no outcome decides where its row is counted"
 
 
@@ -144,7 +147,7 @@ def test_a_seed_decides_a_network_and_another_makes_another(kind: str, name: str
     one, again, other = (fresh(kind, name, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(tensor, again[key]) for key, tensor in one.items())
     drawn = any(True for _ in fresh(kind, name).parameters())
-    assert any(not torch.equal(tensor, other[key]) for key, tensor in one.items()) == drawn
+    assert not drawn or any(not torch.equal(tensor, other[key]) for key, tensor in one.items())
 
 
 @each_model
@@ -195,12 +198,13 @@ def test_a_model_comes_back_from_its_artifact_to_the_same_predictions(
 
 
 def strange(table: pl.DataFrame, of: Family) -> pl.DataFrame:
-    """The same rows, but every name in them is one that nobody has met."""
-    kept = {of.group, of.target, "split"}
+    """The same rows, but every name and amount in them is one that nobody has met."""
+    kept = {of.group, of.label, "split"}
     names = pl.lit("never met ") + (pl.col(pl.String).exclude(kept))
+    amounts = pl.col(pl.Float64).exclude(kept) + 1e6
     lists = [n for n, t in table.schema.items() if t == pl.List(pl.String) and n not in kept]
     inside = [pl.col(n).list.eval(pl.lit("never met ") + pl.element()) for n in lists]
-    return table.with_columns(names, *inside)
+    return table.with_columns(names, amounts, *inside)
 
 
 @each_model
@@ -210,7 +214,9 @@ def test_what_nobody_has_met_is_served(kind: str, name: str) -> None:
     assert not odd.equals(table)
     predictions = predicted(model, odd)
     assert len(predictions) == odd["scored"].sum()
-    assert ((predictions > 0) & (predictions < 1)).all()
+    assert np.isfinite(predictions).all()
+    if model.family.target(model.vocabulary).kind != "number":
+        assert ((predictions >= 0) & (predictions <= 1)).all()
 
 
 @each_model
@@ -229,11 +235,12 @@ def test_every_trained_weight_has_a_gradient(kind: str, name: str) -> None:
 @each_model
 def test_a_model_learns_and_nothing_beats_the_best_possible(kind: str, name: str) -> None:
     model, world = taught(kind, name), sampled(kind)
-    target = world.test.filter("scored")[model.family.target].to_numpy()
-    rate = float(world.train.filter("scored")[model.family.target].to_numpy().mean())
-    loss = log_loss(target, predicted(model, world.test))
-    assert loss < log_loss(target, np.full(len(target), rate)) - 0.03
+    truth = model.family.targets(world.test, model.vocabulary)[world.test["scored"].to_numpy()]
+    learnt = KINDS[model.family.target(model.vocabulary).kind]
+    figure, limit = learnt.metrics[learnt.headline], LEARNT[learnt.headline]
+    found = figure(truth, predicted(model, world.test))
+    assert found > limit
     if world.ceiling is not None:
         assert len(world.ceiling) == len(world.test)
         best = world.ceiling[world.test["scored"].to_numpy()]
-        assert log_loss(target, best) < loss - 0.01
+        assert figure(truth, best) > found

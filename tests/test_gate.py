@@ -15,7 +15,7 @@ import pytest
 
 from ray_jobs.cluster import Cluster
 from ray_jobs.errors import ServiceError
-from ray_jobs.evaluation import Evaluation, evaluate
+from ray_jobs.evaluation import Evaluation
 from ray_jobs.families.knowledge.networks.lstm import Lstm
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.intervals import Interval
@@ -26,6 +26,7 @@ from ray_jobs.settings import Settings
 from tasks.evaluate import Report
 from tasks.gate import Check, Verdict, figure_checks, gate, replica_checks
 from tasks.run import Run
+from tests.judging import judged
 
 BETTER, WORSE = Interval(0.02, 0.01, 0.03), Interval(-0.02, -0.03, -0.01)
 UNDEFINED = Interval(math.nan, math.nan, math.nan)
@@ -43,10 +44,10 @@ def evaluation() -> Evaluation:
             "prediction": prediction,
         }
     )
-    return evaluate(rows, slices=[])
+    return judged(rows, slices=[])
 
 
-def run(spec: Any = None, **limits: float) -> Run:
+def run(spec: Any = None, **limits: Any) -> Run:
     recipe = Recipe(
         name="test",
         family="knowledge",
@@ -80,9 +81,9 @@ def test_a_good_candidate_passes_and_every_check_says_what_it_saw(evaluation: Ev
     verdict = Verdict(figure_checks(run(), report(evaluation, baseline=BETTER, champion=BETTER)))
     assert verdict.passed
     names = [check.name for check in verdict.checks]
-    assert names == ["baseline", "champion", "calibration", "size"]
+    assert names == ["chance", "baseline", "champion", "slices", "calibration", "size"]
     assert all(reason.startswith("passed: ") for reason in verdict.reasons)
-    assert "+0.0200 (+0.0100 to +0.0300) against the baseline" in verdict.reasons[0]
+    assert "+0.0200 (+0.0100 to +0.0300) against the baseline" in verdict.reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_gain_over_the_baseline_that_may_be_none_is_none(
 ) -> None:
     checks = figure_checks(run(), report(evaluation, baseline=gain))
     assert failed(checks) == ["baseline"]
-    assert "its interval must lie above zero" in checks[0].reason
+    assert "its interval must lie above zero" in checks[1].reason
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_champion_yields_to_what_is_not_worse_beyond_the_margin(
     gain = Interval(value, value - 0.01, value + 0.01)
     checks = figure_checks(run(margin=0.002), report(evaluation, baseline=BETTER, champion=gain))
     assert failed(checks) == ([] if passes else ["champion"])
-    assert "against the champion; may be 0.002 worse at most" in checks[1].reason
+    assert "against the champion; may be 0.002 worse at most" in checks[2].reason
 
 
 def test_without_a_champion_nothing_is_asked_about_one(evaluation: Evaluation) -> None:
@@ -120,7 +121,7 @@ def test_probabilities_that_are_not_what_happens_stop_a_candidate(
     poor = with_figure(evaluation, "calibration_error", Interval(error, error, error))
     checks = figure_checks(run(), report(poor, baseline=BETTER))
     assert failed(checks) == ["calibration"]
-    assert "at most 0.05" in checks[1].reason
+    assert "at most 0.05" in checks[3].reason
 
 
 def test_a_model_over_its_size_stops(evaluation: Evaluation) -> None:
@@ -132,10 +133,19 @@ def test_a_model_over_its_size_stops(evaluation: Evaluation) -> None:
 def test_the_baseline_itself_need_only_beat_chance(evaluation: Evaluation) -> None:
     level = report(evaluation, baseline=Interval(0.0, 0.0, 0.0))
     assert failed(figure_checks(run(Rasch()), level)) == []
-    chance = with_figure(evaluation, "auc", Interval(0.52, 0.49, 0.55))
-    checks = figure_checks(run(Rasch()), report(chance, baseline=Interval(0.0, 0.0, 0.0)))
-    assert failed(checks) == ["baseline"]
-    assert "against chance" in checks[0].reason
+
+
+@pytest.mark.parametrize("spec", [Rasch(), Lstm()])
+@pytest.mark.parametrize("low", [0.49, 0.5])
+def test_who_may_know_nothing_stops_even_where_the_baseline_knows_nothing_either(
+    evaluation: Evaluation, spec: Any, low: float
+) -> None:
+    chance = with_figure(evaluation, "auc", Interval(0.52, low, 0.55))
+    checks = figure_checks(
+        run(spec, beat_baseline=False), report(chance, baseline=Interval(0.0, 0.0, 0.0))
+    )
+    assert failed(checks) == ["chance"]
+    assert "above chance, 0.5" in checks[0].reason
 
 
 def test_one_failed_check_is_enough_and_all_are_told(evaluation: Evaluation) -> None:
@@ -143,11 +153,19 @@ def test_one_failed_check_is_enough_and_all_are_told(evaluation: Evaluation) -> 
         figure_checks(run(max_size_mb=2), report(evaluation, size_mb=9, baseline=WORSE))
     )
     assert not verdict.passed
-    assert [r.split(":")[0] for r in verdict.reasons] == ["failed", "passed", "failed"]
+    failing = [c.name for c in verdict.checks if not c.passed]
+    assert failing == ["baseline", "size"]
+    assert [r.split(":")[0] for r in verdict.reasons].count("failed") == 2
     told = verdict.as_dict()
     assert told["passed"] is False
     assert told["reasons"] == verdict.reasons
-    assert [c["name"] for c in told["checks"]] == ["baseline", "calibration", "size"]
+    assert [c["name"] for c in told["checks"]] == [
+        "chance",
+        "baseline",
+        "slices",
+        "calibration",
+        "size",
+    ]
 
 
 HERE = Cluster(dashboard="http://here:1", services="http://here:2", lasting=False)
@@ -210,11 +228,18 @@ def test_what_cannot_load_or_answer_is_stopped_in_the_replicas_own_words(
     replica: Replica, evaluation: Evaluation, what: str
 ) -> None:
     replica.trouble = {what: "golden request 1 of algebra is answered 0.3000 away"}
-    verdict = gate.fn(run(), report(evaluation, baseline=BETTER), RELEASE, HERE)
+    verdict = gate.fn(run(), report(evaluation, baseline=BETTER), None, RELEASE, HERE)
     assert not verdict.passed
     assert failed(verdict.checks) == ["replica"]
     assert verdict.reasons[-1] == f"failed: {replica.trouble[what]}"
-    assert [c.name for c in verdict.checks] == ["baseline", "calibration", "size", "replica"]
+    assert [c.name for c in verdict.checks] == [
+        "chance",
+        "baseline",
+        "slices",
+        "calibration",
+        "size",
+        "replica",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +247,7 @@ def test_what_cannot_load_or_answer_is_stopped_in_the_replicas_own_words(
     [({"max_size_mb": 2}, 0.01, 2.0), ({"max_calibration_error": 0.04}, 0.04, 1.0)],
 )
 def test_a_figure_at_its_limit_passes(
-    evaluation: Evaluation, limits: dict[str, float], of: float, size_mb: float
+    evaluation: Evaluation, limits: dict[str, Any], of: float, size_mb: float
 ) -> None:
     level = with_figure(evaluation, "calibration_error", Interval(of, of, of))
     assert (

@@ -104,6 +104,8 @@ def test_who_answers_is_told_apart_from_who_should(
     services.promote(settings, "algebra", 1)
     services.promote(replace(settings, ray_address=""), "algebra", 2)
     assert row(settings, "algebra") == (2, "1", f"{serve.url}/algebra")
+    bare = replace(settings, ray_address="")
+    assert row(bare, "algebra") == (2, None, None), "who answers there is not this installation's"
     serve.live.clear()
     assert row(settings, "algebra") == (2, None, None)
     assert services.status(settings)["services"] == services.listed(settings)
@@ -117,9 +119,10 @@ def waiting(client: MlflowClient, settings: Settings, *names: str) -> None:
 
 
 def republished(settings: Settings, serve: Serve) -> list[str]:
-    """What a platform that has just come up says, to settings that know of none."""
+    """What a platform that has just come up says, to settings that know nothing of it."""
     platform = up_here(settings, http_port=serve.port)
-    return list(services.republish(replace(settings, ray_address="", http_port=0), platform))
+    ignorant = Settings(home=settings.home / "nothing", key_file=settings.key_file)
+    return list(services.republish(ignorant, platform))
 
 
 def test_a_fresh_platform_serves_every_champion_and_no_version_that_nobody_crowned(

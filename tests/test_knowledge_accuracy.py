@@ -18,11 +18,13 @@ from torch import nn
 from ray_jobs.artifact import Artifact
 from ray_jobs.families import family
 from ray_jobs.families.knowledge.networks import SPECS
-from ray_jobs.metrics import METRICS
+from ray_jobs.metrics import KINDS
 from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
+
+METRICS = KINDS["binary"].metrics
 
 DATA = Path(__file__).parents[2] / "shared/data/assist2009/events"
 KNOWLEDGE = family("knowledge")

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ray_jobs.families.knowledge.api import VERBS, golden
 from ray_jobs.families.knowledge.batch import History, examples
 from ray_jobs.families.knowledge.table import CLEAN
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from tests.knowledge_parts import ITEMS, SKILLS, VOCABULARY, arbitrary, asked
 
 item = st.sampled_from([*ITEMS, "strange", "odd"])
@@ -51,7 +52,7 @@ def table_of(body: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={n: CLEAN[n] for n in CLEAN if n in rows[0] or n == "time"})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(requests())
 def test_a_request_becomes_the_histories_that_its_table_would_give(body: dict[str, Any]) -> None:
     verb = VERBS["predict"]
@@ -159,7 +160,7 @@ def test_golden_requests_are_of_somebody_new_a_beginner_and_short_to_long_histor
     timed: bool,
 ) -> None:
     table = school({"long": 300, "short": 2, "middle": 30, "other": 31, "last": 299}, timed=timed)
-    found = golden(table)
+    found = golden(table, Vocabulary.of(table))
     assert [len(body["history"]) for body in found] == [0, 3, 1, 30, 199]
     asked_for = [body["candidates"][0]["item"] for body in found]
     assert asked_for == ["long 3", "long 3", "short 1", "other 30", "long 199"]
@@ -175,7 +176,8 @@ def test_golden_requests_are_of_somebody_new_a_beginner_and_short_to_long_histor
 
 def test_golden_requests_exist_where_one_learner_gave_one_answer() -> None:
     table = school({"only": 1}, timed=True)
-    assert golden(table) == [{"history": [], "candidates": [{"item": "only 0", "skills": []}]}] * 5
+    request = {"history": [], "candidates": [{"item": "only 0", "skills": []}]}
+    assert golden(table, Vocabulary.of(table)) == [request] * 5
 
 
 def test_an_unknown_time_of_asking_is_right_after_the_last_answer() -> None:

@@ -5,6 +5,7 @@ Names, the order of a set and the calendar may not; the order of answers and a p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 import torch
 
 from ray_jobs.artifact import Artifact
+from ray_jobs.families.knowledge.counts import COLUMNS
 from ray_jobs.families.knowledge.networks import SPECS
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.predictor import predict
-from tests.knowledge_parts import ITEMS, KNOWLEDGE, SKILLS, SMALL, arbitrary, asked
+from tests.knowledge_parts import ITEMS, KNOWLEDGE, SKILLS, SMALL, VOCABULARY, arbitrary, asked
 
 each_spec = pytest.mark.parametrize("name", sorted(SPECS))
 each_network = pytest.mark.parametrize("name", sorted(set(SPECS) - {"rasch"}))
@@ -141,3 +144,23 @@ def test_only_what_passed_between_answers_counts_and_not_the_date(name: str) -> 
 def test_a_pause_before_the_question_is_noticed(name: str) -> None:
     soon, late = (said(name, HISTORY, time=days * DAY_S) for days in (3.2, 300.0))
     assert np.abs(np.subtract(soon, late)).min() > 1e-3
+
+
+def test_a_quarter_of_the_credit_counts_for_a_quarter() -> None:
+    row = {"learner": "l", "item": "i1", "skills": ["add"], "time": 0.0, "scored": True}
+    table = pl.DataFrame([{**row, "correct": credit} for credit in (0.25, 0.0)])
+    batch = KNOWLEDGE.collate(KNOWLEDGE.examples(table, VOCABULARY), VOCABULARY)
+    for of in ("skill", "item", "all"):
+        wins, fails, last = (
+            batch.counts[0, 1, COLUMNS.index(f"{of}_{name}")] for name in ("wins", "fails", "last")
+        )
+        expected = [math.log1p(0.25), math.log1p(0.75), -0.5]
+        assert [float(value) for value in (wins, fails, last)] == pytest.approx(expected)
+
+
+def test_a_history_in_the_ids_of_another_vocabulary_is_our_own_fault() -> None:
+    histories = KNOWLEDGE.examples(school(), VOCABULARY)
+    assert KNOWLEDGE.collate(histories, VOCABULARY)
+    smaller = Vocabulary(ITEMS[:-1], SKILLS)
+    with pytest.raises(AssertionError, match="ids of another vocabulary"):
+        KNOWLEDGE.collate(histories, smaller)

@@ -17,7 +17,7 @@ from ray_jobs.data.raw import Raw
 from ray_jobs.data.sources import find
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import formats, rules
-from ray_jobs.recipe import Columns
+from ray_jobs.families.knowledge.table import Columns
 
 Answer = tuple[str, str, str]  # item, skill, correct
 FORMS = ("count", "named", "items")
@@ -29,7 +29,7 @@ def read(data: str | bytes, name: str = "log.csv", **columns: str) -> Raw:
     with TemporaryDirectory() as folder:
         Path(folder, name).write_bytes(data.encode() if isinstance(data, str) else data)
         (source,) = find(f"{folder}/{name}")
-        return formats.read(source, Columns(**columns))
+        return formats.read([source], Columns(**columns))
 
 
 def rows(of: Raw) -> list[Row]:

@@ -44,7 +44,7 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(time=times)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(frames())
 def test_a_row_is_answered_as_the_service_answers_its_learner(rows: pd.DataFrame) -> None:
     chances = told(rows)
@@ -59,7 +59,7 @@ def test_a_row_is_answered_as_the_service_answers_its_learner(rows: pd.DataFrame
             past.append({**question, **moment, "correct": row["correct"]})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(frames(), st.randoms(use_true_random=False))
 def test_however_learners_are_mixed_each_row_keeps_its_probability(
     rows: pd.DataFrame, dice: Any

@@ -76,7 +76,7 @@ def end(*_):
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
-signal.pause()
+input()
 """
 
 
@@ -84,9 +84,10 @@ def test_what_a_server_starts_while_it_is_being_stopped_ends_too(
     settings: Settings, toy: Toys
 ) -> None:
     up(settings)
-    mark = {MARK: platform_mark(settings.home, "worker")}
+    mark = {MARK: platform_mark(settings.home, "ray")}
     command = [sys.executable, "-IS", "-c", HYDRA]
-    with subprocess.Popen(command, env=mark, stdout=subprocess.PIPE) as hydra:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=mark, stdin=pipe, stdout=pipe) as hydra:
         assert hydra.stdout is not None
         assert hydra.stdout.readline() == b"ready\n"
         down(settings)
@@ -111,6 +112,7 @@ def test_up_again_starts_what_died_where_it_was_and_keeps_the_rest(
     assert toy.answering(after) == set(COMPONENTS)
     assert running(settings) == after
     assert [p["state"] for p in status(settings)["processes"]] == ["up"] * len(COMPONENTS)
+    assert any(line.startswith("serve ready") for line in said) == ("ray" in dead)
     kept = [line for line in said if line.startswith("half up")]
     assert kept == ([f"half up: keeping {', '.join(live)}, starting the rest"] if live else [])
 
@@ -127,8 +129,10 @@ def test_a_server_that_dies_takes_down_what_this_start_began_and_nothing_else(
         "-c",
         "raise SystemExit('no such table: runs')",
     ]
+    said: list[str] = []
     with pytest.raises(PlatformError, match=r"mlflow ended .* 1 .*\n.*no such table: runs"):
-        up(settings)
+        up(settings, said.append)
+    assert not [line for line in said if "took a port" in line]
     assert toy.pids() == {name: pids[name] for name in ("prefect", "worker")}
     temporary = {Path(before.ray_temp), Path(written(settings).ray_temp)}
     assert [folder for folder in temporary if folder.exists()] == []

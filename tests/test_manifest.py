@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ray_jobs
 from ray_jobs import manifest, store
 
 INPUTS: dict[str, Any] = {"data": "d1", "seed": 0, "how": {"a": 1.0, "b": [1, 2]}}
@@ -102,33 +101,3 @@ def spelt(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{sorted((key, spelt(inner)) for key, inner in value.items())}}}"
     return repr([spelt(inner) for inner in value]) if isinstance(value, list) else repr(value)
-
-
-def test_a_line_of_code_changes_what_was_made_with_it_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("families/a/x.py", "families/b/x.py", "train.py"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x = 1\n")
-    monkeypatch.setattr(ray_jobs, "__file__", str(tmp_path / "__init__.py"))
-    parts = [("families/a",), ("families/b",), ("train.py",), ("families/a", "train.py")]
-    before = [manifest.source_digest(*part) for part in parts]
-    assert len(set(before)) == 4
-    (tmp_path / "families/a/notes.txt").touch()
-    assert [manifest.source_digest(*part) for part in parts] == before
-    (tmp_path / "families/a/x.py").write_text("x = 2\n")
-    after = [manifest.source_digest(*part) for part in parts]
-    assert [a == b for a, b in zip(after, before, strict=True)] == [False, True, True, False]
-    (tmp_path / "families/b/x.py").rename(tmp_path / "families/b/y.py")
-    assert manifest.source_digest("families/b") != before[1]
-    with pytest.raises(AssertionError):
-        manifest.source_digest("families/c")
-
-
-def test_the_order_in_which_a_disk_lists_its_files_changes_no_digest(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = manifest.source_digest("data", "training"), manifest.source_digest("training", "data")
-    listed = Path.rglob
-    monkeypatch.setattr(Path, "rglob", lambda path, glob: reversed(list(listed(path, glob))))
-    assert {*before, manifest.source_digest("data", "training")} == {before[0]}

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.intervals import Draws, interval, replicates
-from ray_jobs.metrics import BINS, METRICS, Array, equal_mass_bins
+from ray_jobs.metrics import BINS, KINDS, equal_mass_bins
+from ray_jobs.target import Array
+
+METRICS = KINDS["binary"].metrics
 
 Rows = tuple[Array, Array, Array]
 
@@ -99,7 +102,7 @@ def test_a_certain_and_wrong_prediction_costs_much_and_not_infinity() -> None:
 def test_predictions_outside_0_to_1_are_refused() -> None:
     for bad in (float("nan"), 1.5, -0.1):
         with pytest.raises(AssertionError, match="predictions outside"):
-            METRICS["auc"]([0.0, 1.0], [0.5, bad])
+            KINDS["binary"].checked(np.array([0.0, 1.0]), np.array([0.5, bad]))
 
 
 def test_bins_of_the_calibration_error_hold_equal_numbers_and_keep_ties_together() -> None:

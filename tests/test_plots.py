@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 from matplotlib.axes import Axes
 
-from ray_jobs.evaluation import Evaluation, Slice, evaluate
+from ray_jobs.evaluation import Evaluation, Slice
 from ray_jobs.intervals import Interval
 from ray_jobs.training.events import Event
 from tasks import plots
+from tests.judging import judged
 
 UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
@@ -23,7 +24,7 @@ UNDEFINED = Interval(math.nan, math.nan, math.nan)
 def evaluation() -> Evaluation:
     rng = np.random.default_rng(0)
     rows = {"group": np.repeat(np.arange(30), 10), "target": rng.integers(0, 2, 300)}
-    return evaluate(pl.DataFrame({**rows, "prediction": rng.random(300) ** 2}))
+    return judged(pl.DataFrame({**rows, "prediction": rng.random(300) ** 2}))
 
 
 def part(rows: int, auc: Interval) -> Slice:
@@ -84,7 +85,10 @@ def test_bars_stand_on_each_other_and_hold_every_row(evaluation: Evaluation) -> 
     axes = plots.draw(evaluation)["probabilities"].axes[0]
     right, wrong = axes.containers
     rights = round(evaluation.rate * evaluation.rows)
-    assert legend(axes) == [f"right ({rights})", f"wrong ({evaluation.rows - rights})"]
+    assert legend(axes) == [
+        f"right answers ({rights})",
+        f"wrong answers ({evaluation.rows - rights})",
+    ]
     tops = [bar.get_y() + bar.get_height() for bar in wrong]
     assert sum(tops) == evaluation.rows
     assert sum(bar.get_height() for bar in right) == rights

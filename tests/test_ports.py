@@ -33,10 +33,12 @@ def taken() -> Iterator[int]:
 
 
 def test_servers_keep_the_ports_they_had_while_those_are_free(
-    settings: Settings, unusual: None, taken: int
+    settings: Settings, unusual: None, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = ports.choose(settings, {})
     assert ports.choose(settings, {}, before) == before
+    monkeypatch.setitem(ports.USUAL, "mlflow", (ports.any_free("127.0.0.1"), "MLflow"))
+    assert ports.choose(settings, {}, before) == before, "rather than the usual one"
     moved = ports.choose(settings, {}, replace(before, mlflow=taken))
     assert moved.mlflow != taken
     assert replace(moved, mlflow=before.mlflow) == before
@@ -58,6 +60,16 @@ def test_a_port_that_a_setting_names_is_taken_or_refused_and_never_replaced(
     )
     with pytest.raises(PlatformError, match="Prefect should listen there"):
         ports.choose(replace(asked, prefect_port=asked.mlflow_port), {})
+
+
+def test_a_port_whose_server_has_just_gone_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        assert not ports.free(*address)
+        with socket.create_connection(address) as client:
+            server.accept()[0].close()  # the side that closes first keeps the port for a while
+            assert client.recv(1) == b""
+    assert ports.free(*address)
 
 
 def test_the_inner_ports_of_two_rays_differ() -> None:

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from ray_jobs.data.clean import clean
 from ray_jobs.data.snapshot import ingest
-from ray_jobs.data.sources import find
+from ray_jobs.data.sources import each_alone, find
 from ray_jobs.data.split import split
 from ray_jobs.errors import LyceumError
 from ray_jobs.families.knowledge import formats, rules
+from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.privacy import Key, buckets, load_key, salted
-from ray_jobs.recipe import Columns, Split
+from ray_jobs.recipe import Split
 
 KEY, OTHER = Key(bytes(32)), Key(b"o" * 32)
 NAMES = st.text(max_size=20)
@@ -43,7 +44,8 @@ def test_columns_are_mapped_as_single_values_are_and_nobody_stays_nobody(
     expected = [None if name is None else KEY.pseudonym(name) for name in names]
     assert KEY.pseudonyms(series).to_list() == expected
     assert [b is None for b in buckets(series)] == [name is None for name in names]
-    assert (KEY.pseudonyms(series).dtype, buckets(series).dtype) == (pl.String, pl.UInt64)
+    assert KEY.pseudonyms(series).dtype == pl.String
+    assert buckets(series).dtype == pl.UInt64
 
 
 def test_buckets_never_change_between_installations_and_releases() -> None:
@@ -131,8 +133,8 @@ def test_no_learner_is_named_anywhere_on_the_store(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("\n".join(lines))
     uri = tmp_path / "store"
     snapshot = ingest(
-        find(str(tmp_path / "log.csv")),
-        lambda source: formats.read(source, Columns()),
+        each_alone(find(str(tmp_path / "log.csv"))),
+        lambda unit: formats.read(unit, Columns()),
         group="learner",
         key=KEY,
         store_uri=str(uri),

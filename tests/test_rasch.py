@@ -118,7 +118,7 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(step, min_size=1, max_size=25))
 def test_predictions_equal_ratings_kept_by_hand(module: RaschModule, steps: list[Step]) -> None:
     table = pl.DataFrame(
@@ -141,7 +141,7 @@ one_skill = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(one_skill, min_size=1, max_size=20), st.data())
 def test_a_better_answer_never_lowers_the_mastery_of_its_skill_and_half_of_it_lies_between(
     module: RaschModule, steps: list[Step], data: st.DataObject

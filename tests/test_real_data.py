@@ -13,12 +13,13 @@ import pytest
 
 from ray_jobs.data.clean import CleanTable, clean
 from ray_jobs.data.snapshot import ingest
-from ray_jobs.data.sources import find
+from ray_jobs.data.sources import each_alone, find
 from ray_jobs.data.split import SplitTable, split
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import formats, rules
+from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.privacy import Key
-from ray_jobs.recipe import Columns, Split
+from ray_jobs.recipe import Split
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 KEY = Key(bytes(32))
@@ -61,8 +62,8 @@ FORMS = [
 
 def prepared(data: str, folder: Path) -> tuple[CleanTable, SplitTable]:
     snapshot = ingest(
-        find(str(DATA / data)),
-        lambda source: formats.read(source, Columns()),
+        each_alone(find(str(DATA / data))),
+        lambda unit: formats.read(unit, Columns()),
         group="learner",
         key=KEY,
         store_uri=str(folder),
@@ -74,7 +75,8 @@ def prepared(data: str, folder: Path) -> tuple[CleanTable, SplitTable]:
         key=KEY,
         max_bad_fraction=0.0,
     )
-    return table, split(table, Split(), group="learner", salt="s", uri=str(folder / "split"))
+    how = {"group": "learner", "salt": "s"}
+    return table, split(table, Split(), **how, uri=str(folder / "split"))
 
 
 @pytest.mark.parametrize("known", FORMS, ids=lambda known: known.data)

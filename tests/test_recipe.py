@@ -43,7 +43,6 @@ MADE = Recipe("trial", "knowledge", "school", Net())
         ("budget.epochs", "3", 3),
         ("budget.learning_rate", "1e-4", 1e-4),
         ("split.until", "0.8", 0.8),
-        ("columns.skill_separator", "|", "|"),
         ("spec.width", "16", 16),
         ("spec.gated", "TRUE", True),
         ("spec.depth", "4", 4),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.families.knowledge import FAMILY
+from ray_jobs.families.knowledge.api import VERBS
 from ray_jobs.intervals import Interval
 from tasks.gate import Check, Verdict
 from tasks.progress import Progress
@@ -50,6 +50,7 @@ def outcome(tolds: tuple[Told, Told]) -> Outcome:
         splits=told.splits,
         model=told.model,
         report=told.report,
+        crossing=None,
         verdict=VERDICT,
         champion=replace(champion.release, version="7"),
         version="8",
@@ -129,7 +130,7 @@ def test_the_request_of_a_report_is_short_and_one_that_the_service_takes(outcome
     sizes = {len(str(case["request"])) for case in outcome.report.golden}
     assert min(sizes) < len(str(request)) < max(sizes)  # the shortest has no history
     assert request["history"]
-    FAMILY.api.VERBS["predict"].request.model_validate(request)
+    VERBS["predict"].request.model_validate(request)
     new = [case for case in outcome.report.golden if not case["request"]["history"]]
     told = document(replace(outcome, report=replace(outcome.report, golden=new)))
     assert told["request"] == new[0]["request"]

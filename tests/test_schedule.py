@@ -65,6 +65,7 @@ def test_a_schedule_tells_the_platforms_worker_everything_it_needs(
     assert isinstance(cron, CronSchedule)
     assert (cron.cron, cron.timezone) == ("0 3 * * *", "Asia/Kolkata")
     assert deployment.work_pool_name == "lyceum"
+    assert "/" not in str(deployment.entrypoint), "a worker has the module, not this folder"
     assert load_flow_from_entrypoint(str(deployment.entrypoint)).name == pipeline.name
     assert deployment.concurrency_limit == 1, "one run at a time"
     assert deployment.concurrency_options is not None

@@ -119,7 +119,7 @@ def test_the_list_tells_champions_and_leaves_out_what_is_not_ours(
         "service": "arithmetic",
         "versions": 2,
         "champion": 2,
-        "auc": "0.82",
+        "figure": "auc 0.82",
         "live": None,
         "endpoint": None,
     }

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from ray_jobs.data.clean import clean
 from ray_jobs.data.snapshot import ingest
-from ray_jobs.data.sources import find
+from ray_jobs.data.sources import each_alone, find
 from ray_jobs.errors import StoreError, UsageError
 from ray_jobs.families.knowledge.formats import read
 from ray_jobs.families.knowledge.rules import clean as rules
 from ray_jobs.families.knowledge.simulator import HEADER, simulate
-from ray_jobs.families.knowledge.table import CLEAN
+from ray_jobs.families.knowledge.table import CLEAN, Columns
 from ray_jobs.families.knowledge.world import DAY_S, Truth, World, chance, faded, practised
 from ray_jobs.privacy import Key
-from ray_jobs.recipe import Columns
 
 WORLD = World(learners=500, seed=5)
 
@@ -121,8 +120,8 @@ def test_cleaning_finds_what_was_planted_and_gives_the_rest_back(
 ) -> None:
     key, columns = Key(bytes(32)), Columns()
     snapshot = ingest(
-        find(str(log)),
-        lambda source: read(source, columns),
+        each_alone(find(str(log))),
+        lambda unit: read(unit, columns),
         group="learner",
         key=key,
         store_uri=str(tmp_path),

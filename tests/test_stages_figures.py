@@ -27,8 +27,8 @@ from ray_jobs.predictor import predict
 from ray_jobs.serving.release import verify
 from ray_jobs.training import submit
 from ray_jobs.training.workers import fit_closed_form
-from tasks.evaluate import Report, evaluated, predictions, read_artifact, scored_rows, size_mb
-from tasks.train import train, training_job
+from tasks.evaluate import Report, evaluated, predictions, scored_rows, size_mb
+from tasks.train import read_artifact, train, training_job
 from tests.stages_parts import Told, cluster, in_process, planned, school, tell
 
 
@@ -48,8 +48,9 @@ class Judged:
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
     here, there = (tmp_path_factory.mktemp(name) for name in ("here", "there"))
-    school(here, answers=30).save(here / TRUTH)
-    school(there, seed=4, items=24)
+    # Some items are released after the cut, so that the candidate never met them.
+    school(here, answers=30, items=60, late_items=0.2, late_from=0.5).save(here / TRUTH)
+    school(there, seed=4, items=48)
     with in_process():
         champion = tell(planned(there))
         # Trained on the past and tested on the future: not every test row is scored.
@@ -155,7 +156,7 @@ def test_learners_in_another_order_are_predicted_the_same(
     learners = test.partition_by("learner", maintain_order=True)
     shuffled = pl.concat(data.draw(st.permutations(learners)))
     tables = [
-        scored_rows(FAMILY, model, rows)
+        scored_rows(model, rows)
         .with_columns(
             rows.filter("scored")["position"], pl.Series("p", predictions(model, rows)).round(5)
         )
@@ -194,7 +195,8 @@ def test_a_baseline_is_fitted_once_for_a_split(
     monkeypatch.setattr(Rasch, "fit", refuse)
     told = judged.told
     model = replace(told.model, digest="another")
-    report, cached = evaluated.fn(told.run, told.splits, model, None)
+    reseeded = replace(told.run, recipe=replace(told.run.recipe, seed=9))
+    report, cached = evaluated.fn(reseeded, told.splits, model, None)
     assert not cached
     assert report.others["baseline"] == told.report.others["baseline"]
     with pytest.raises(AssertionError, match="fitted again"):
@@ -209,8 +211,11 @@ def test_another_champion_is_another_report_and_none_is_none(judged: Judged) -> 
     assert alone_.best_possible is None
     itself, cached = evaluated.fn(*asked, told.release)
     assert not cached
+    assert itself.best_possible is None
     assert {gain.value for gain in itself.differences["champion"].values()} == {0.0}
     assert evaluated.fn(*asked, told.release)[1]
+    known, cached = evaluated.fn(*asked, told.release, str(judged.truth))
+    assert (known.best_possible, cached) == (told.report.best_possible, False)
 
 
 def test_training_is_told_the_whole_recipe_and_never_sees_the_test_split(
@@ -242,7 +247,8 @@ def test_a_model_is_that_of_the_attempt_that_finished_last(
     assert (model.epochs, model.workers) == (1, 1)
 
 
-def test_the_size_is_that_of_all_files_of_an_artifact(tmp_path: Path) -> None:
+def test_the_size_is_that_of_all_files_of_an_artifact(judged: Judged, tmp_path: Path) -> None:
+    assert judged.told.report.size_mb == size_mb(judged.told.model.artifact) > 0
     for name, size in (("a", 300_000), ("deep/b", 200_000)):
         store.write_bytes(f"memory://{tmp_path.name}/model/{name}", bytes(size))
         store.write_bytes(str(tmp_path / "model" / name), bytes(size))

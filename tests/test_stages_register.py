@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -14,14 +15,19 @@ import orjson
 import pytest
 from matplotlib.figure import Figure
 from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.tracking import MlflowClient
 
+import ray_jobs
 from ray_jobs.data.snapshot import read_parquet
+from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release, verify
 from tasks import plots, record, register
-from tasks.evaluate import predictions, read_artifact
+from tasks.evaluate import predictions
 from tasks.gate import Check, Verdict
 from tasks.record import RELEASE, Registry
+from tasks.train import read_artifact
 from tests.stages_parts import Told, in_process, planned, school, tell
 
 # MLflow's own, not ours to mend.
@@ -135,7 +141,10 @@ def assert_whole(registry: Registry, told: Told, release: Release) -> None:
     assert "mlflow.note.content" in run.data.tags
     assert all(len(client.get_metric_history(run_id, m)) == 1 for m in run.data.metrics)
     models = client.search_logged_models([experiment.experiment_id])
-    assert [m.status for m in models].count(LoggedModelStatus.READY) == 1
+    (ready,) = (m for m in models if m.status == LoggedModelStatus.READY)
+    assert ready.artifact_location == version.source
+    assert run.outputs
+    assert ready.model_id in {output.model_id for output in run.outputs.model_outputs}
     top = {f.path for f in client.list_artifacts(run_id)}
     assert top >= {"data", "evaluation", "gate.json", "model_card.md", "plots"}
 
@@ -164,7 +173,7 @@ def test_a_run_in_mlflow_says_what_the_report_says(told: Told, run: Any) -> None
     expected = {
         "lineage": told.lineage, "data_digest": told.clean.digest, "service": "knowledge-smoke",
         "family": "knowledge", "recipe": "knowledge-smoke", "spec": "rasch",
-        "protocol": told.run.family.protocol,
+        "protocol": told.run.family.protocol, "lyceum.version": ray_jobs.__version__,
     }  # fmt: skip
     assert expected.items() <= run.data.tags.items()
     assert run.data.params["spec.prior"] == "1.0"
@@ -175,7 +184,8 @@ def test_the_card_and_the_files_of_a_run_agree_with_the_report(
 ) -> None:
     folder = Path(registry.client.download_artifacts(run.info.run_id, "", str(tmp_path)))
     text = (folder / "model_card.md").read_text()
-    assert text == run.data.tags["mlflow.note.content"]
+    version = registry.client.get_model_version("knowledge-smoke", "1")
+    assert text == run.data.tags["mlflow.note.content"] == version.description
     for figure in told.report.candidate.metrics.values():
         assert f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]" in text
     for count in (told.clean.read, told.clean.kept, *told.clean.quarantined.values()):
@@ -187,12 +197,23 @@ def test_the_card_and_the_files_of_a_run_agree_with_the_report(
     assert kept == told.report.as_dict()["candidate"]
 
 
+def test_the_plots_of_a_run_show_its_rivals_and_its_epochs(
+    told: Told, registry: Registry, run: Any, tmp_path: Path
+) -> None:
+    folder = Path(registry.client.download_artifacts(run.info.run_id, "plots", str(tmp_path)))
+    assert (folder / "learning_curves.png").is_file()
+    drawn = plots.roc({"candidate": told.report.candidate, **told.report.others})
+    drawn.savefig(tmp_path / "roc.png", dpi=100)
+    assert (tmp_path / "roc.png").read_bytes() == (folder / "roc.png").read_bytes()
+
+
 def test_a_release_tells_the_figures_of_the_report_and_passes_its_own_requests(
     told: Told, release: Release
 ) -> None:
     assert release.card["metrics"] == told.report.as_dict()["candidate"]["metrics"]
     assert release.card["data"] == {"digest": told.clean.digest, **told.clean.counts}
     assert release.card["spec"] == {"name": "rasch", "prior": 1.0, "rounds": 3}
+    assert release.resources == as_dict(told.run.recipe.resources)
     assert (release.lineage, release.version) == (told.lineage, "1")
     verify(read_artifact(release.artifact), release)
 
@@ -204,10 +225,13 @@ def test_what_mlflow_loads_predicts_what_was_evaluated(
     test = read_parquet(told.splits.table("test"))
     frame = test.select("learner", "item", "skills", "correct", "time").to_pandas()
     frame.index = frame.index[::-1]
-    told_back = mlflow.pyfunc.load_model(version.source).predict(frame)
+    model = mlflow.pyfunc.load_model(version.source)
+    told_back = model.predict(frame)
     expected = predictions(read_artifact(told.model.artifact), test)
     assert told_back.index.equals(frame.index)
     np.testing.assert_allclose(told_back["probability"], expected, rtol=1e-5)
+    with pytest.raises(MlflowException, match="item"):
+        model.predict(frame.assign(item=1))
 
 
 def test_a_version_is_champion_only_once_it_is_crowned(
@@ -224,6 +248,8 @@ def test_a_version_is_champion_only_once_it_is_crowned(
     record.crown(registry, second)
     assert registry.champion("crowned") == second
     assert registry.release("crowned", 1) == first
+    sources = {registry.client.get_model_version("crowned", str(v)).source for v in (1, 2)}
+    assert len(sources) == 2
     assert registry.release("crowned", 3) is None
 
 
@@ -236,3 +262,24 @@ def test_a_version_says_what_the_gate_said_last(
         version = registry.client.get_model_version("gated", release.version)
         assert (release.version, version.tags["gate"]) == ("1", word)
         assert registry.champion("gated") is None
+
+
+def test_of_two_versions_of_one_lineage_the_older_one_stays(
+    told: Told, registry: Registry, undrawn: None
+) -> None:
+    ours = served_as(told, "twice")
+    first = registered(ours, registry)
+    lineage = {"lineage": told.lineage}
+    registry.client.create_model_version("twice", told.model.artifact, tags=lineage)
+    assert registered(ours, registry) == first
+    assert registry.release("twice", "challenger") == first
+
+
+def test_a_registry_that_is_away_is_not_one_without_a_champion() -> None:
+    def away(*_: object) -> None:
+        raise MlflowException("the database is locked", INTERNAL_ERROR)
+
+    client: Any = SimpleNamespace(get_model_version_by_alias=away, get_model_version=away)
+    for which in ("champion", 1):
+        with pytest.raises(MlflowException, match="locked"):
+            Registry(client, "").release("algebra", which)

@@ -74,7 +74,7 @@ def test_a_first_run_tells_every_stage_in_order_and_ends_with_a_live_champion(
     assert (crowned(client, "algebra"), champions) == (1, [None]), "crowned once it answers"
     assert stages.serve.versions() == {"algebra": "1"}
     assert report["links"] == {"service": f"{stages.serve.url}/algebra/docs"}
-    assert "train: epoch 2 of 9, train loss 0.5" in caplog.messages
+    assert "train: epoch 1 of 1, train loss 1" in caplog.messages
     assert f"Live at [{report['endpoint']}]" in stages.pages["algebra-report"]
 
 

@@ -53,4 +53,6 @@ def test_what_a_share_left_out_has_a_gradient_of_nothing_and_what_is_fixed_has_n
     assert torch.equal(spare, torch.zeros(2, 2))
     assert module["fixed"].weight.grad is None
     used += 1
-    assert torch.equal(module["used"].weight.grad, torch.full((2, 2), 2.0)), "they are the module's"
+    theirs = module["used"].weight.grad
+    assert isinstance(theirs, torch.Tensor)
+    assert torch.equal(theirs, torch.full((2, 2), 2.0)), "they are the module's"

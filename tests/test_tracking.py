@@ -25,9 +25,9 @@ from ray_jobs.artifact import Artifact
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.errors import ContractError, UsageError
-from ray_jobs.evaluation import Evaluation, compare, evaluate
+from ray_jobs.evaluation import Evaluation, compare
 from ray_jobs.families.knowledge import FAMILY
-from ray_jobs.families.knowledge.frame import COLUMNS, example, frame
+from ray_jobs.families.knowledge.frame import COLUMNS, frame
 from ray_jobs.families.knowledge.networks.lstm import Lstm
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.predictor import predict
@@ -35,6 +35,7 @@ from ray_jobs.recipe import Recipe, as_dict
 from ray_jobs.training.events import Event
 from tasks import plots, provenance, register, tracking
 from tasks.card import Facts, card
+from tests.judging import judged
 
 # MLflow's own, not ours to mend.
 pytestmark = [
@@ -71,7 +72,7 @@ def evaluation() -> Evaluation:
             "kind": ["common"] * 390 + ["rare"] * 10,
         }
     )
-    return evaluate(rows, slices=["kind"])
+    return judged(rows, slices=["kind"])
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def registered(
 ) -> register.Version:
     run_id = opened(client, home, lineage)
     what = candidate(run_id, lineage, model, home, of)
-    return register.register(client, what, api=FAMILY.api, example=example(VOCABULARY))
+    return register.register(client, what, api=FAMILY.api, vocabulary=VOCABULARY)
 
 
 def test_a_rerun_finds_its_run_and_another_lineage_gets_its_own(
@@ -428,6 +429,7 @@ def test_the_card_tells_data_figures_limits_and_lineage(home: Path, evaluation: 
         Facts(
             recipe=recipe(),
             title="Knowledge tracing",
+            words=FAMILY.words,
             protocol="N: from earlier answers",
             data=clean,
             split=split,

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
+import polars as pl
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
-from ray_jobs.evaluation import Evaluation
 from ray_jobs.intervals import Interval
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
 from tasks import tracking
+from tests.judging import judged
 
 # MLflow's own, not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -128,7 +129,8 @@ def test_an_undefined_figure_is_left_out_of_the_figures_and_null_in_the_files(
 ) -> None:
     run_id = opened(client, "undefined", service="local", artifacts=str(tmp_path / "store"))
     alone = {"auc": Interval(math.nan, math.nan, math.nan), "brier": Interval(0.2, math.nan, 0.3)}
-    found = Evaluation(1, 1, 1.0, alone, {}, [], [], [])
+    table = pl.DataFrame({"group": [0, 1], "target": [0, 1], "prediction": [0.5, 0.5]})
+    found = replace(judged(table), metrics=alone)
     tracking.log_evaluation(client, run_id, found, others={"champion": found})
     metrics = client.get_run(run_id).data.metrics
     assert metrics == {"brier": 0.2, "brier_high": 0.3, "of_champion/brier": 0.2}

@@ -41,9 +41,10 @@ def main(folder: Path) -> None:
             submit.wait(job, identifier, cluster.dashboard, _silent)
             model = artifact.read(store.local_path(job.artifact))
             table = snapshot.read_parquet(job.validation)
+            golden = model.family.api.golden(table, model.vocabulary)
             release = Release(
                 service="worker", family="knowledge", lineage="0" * 32, artifact=job.artifact,
-                digest=model.digest, golden=golden_outcomes(model, model.family.api.golden(table)),
+                digest=model.digest, golden=golden_outcomes(model, golden),
                 card={}, version="1",
             )  # fmt: skip
             url = deploy.deploy(
@@ -71,7 +72,11 @@ def training_job(folder: Path) -> TrainJob:
     simulate(World(learners=200), folder / "logs")
     files = sources.find(str(folder / "logs"))
     taken = snapshot.ingest(
-        files, lambda s: kind.read(s, plan.columns), group=kind.group, key=key, store_uri=home
+        kind.units(files),
+        lambda unit: kind.read(unit, plan.columns),
+        group=kind.group,
+        key=key,
+        store_uri=home,
     )
     table = clean.clean(
         taken,
@@ -80,7 +85,8 @@ def training_job(folder: Path) -> TrainJob:
         key=key,
         max_bad_fraction=0.2,
     )
-    parts = split.split(table, plan.split, group=kind.group, salt="worker", uri=f"{home}/split")
+    how = {"group": kind.group, "salt": "worker"}
+    parts = split.split(table, plan.split, **how, uri=f"{home}/split")
     spec = {**as_dict(plan.spec), "width": 16, "neighbours": 0}
     return TrainJob(
         name="worker", family="knowledge", spec=spec, train=parts.table("train"),

@@ -1,0 +1,54 @@
+"""A home of its own for a test, and the command line on it as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LYCEUM = Path(sys.executable).with_name("lyceum")
+FOREIGN = ("MLFLOW_", "PREFECT_", "RAY_", "LYCEUM_")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A home, a log to learn from, and the environment of commands."""
+
+    home: Path
+    data: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def of(cls, folder: Path, data: Path, **variables: str) -> Installation:
+        """An installation in a folder; nothing of the caller's own reaches it."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+        own = {"LYCEUM_HOME": str(folder / "home"), "LYCEUM_KEY_FILE": str(folder / "key")}
+        return cls(folder / "home", data, {**kept, **own, **variables})
+
+    def lyceum(self, *words: str, status: int = 0, limit_s: float = 400) -> str:
+        """Run a command; its standard output. Fails with both streams on another exit status."""
+        done = self.start(*words)
+        out, err = done.communicate(timeout=limit_s)
+        assert done.returncode == status, f"lyceum {words}: {done.returncode}\n{out}\n{err}"
+        return out if status == 0 else err
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(
+            [str(LYCEUM), *words], env=self.environment, cwd=self.home.parent, **pipes
+        )
+
+    def run(self, *words: str) -> dict[str, Any]:
+        """`lyceum run` with a report, and the report."""
+        path = self.home.parent / "report.json"
+        self.lyceum("run", *words, "--json", str(path))
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.lyceum("status", "--json"))
+        return found

@@ -1,0 +1,128 @@
+"""Killed at any moment, a run started again ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
+
+from flows.platform.processes import marked
+from ray_jobs.families.knowledge.simulator import simulate
+from ray_jobs.families.knowledge.world import World
+from tests.installation import Installation
+
+pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(2400)]
+
+# A small network in a few epochs: training goes through Ray and leaves checkpoints.
+SMALL = ["spec.width=16", "spec.neighbours=0", "budget.epochs=6", "gate.beat_baseline=false"]
+WORDS = ["knowledge", *(word for setting in SMALL for word in ("--set", setting))]
+# The last words of a stage, after which a kill meets the next: so many kills each.
+AFTER = {"": 2, "ingest": 1, "clean": 2, "split": 6, "train": 3, "evaluate": 2, "gate": 4}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logs")
+    simulate(World(seed=3, learners=150, items=60, skills=5), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    at = Installation.of(tmp_path_factory.mktemp("undisturbed"), logs)
+    return at.run(*WORDS, "--data", str(logs))
+
+
+@pytest.fixture(params=["alone", "platform"])
+def at(
+    request: pytest.FixtureRequest, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    here = Installation.of(tmp_path_factory.mktemp("killed"), logs)
+    if request.param == "platform":
+        here.lyceum("up")
+    try:
+        yield here
+    finally:
+        here.lyceum("down")
+
+
+def test_killed_twenty_times_a_run_ends_as_if_undisturbed(
+    at: Installation, undisturbed: dict[str, Any]
+) -> None:
+    chance = random.Random(7)
+    ports: set[int] = set()
+    kills = [stage for stage, times in AFTER.items() for _ in range(times)]
+    for stage in kills:
+        ports |= killed(at, stage, chance.random(), undisturbed)
+    report = at.run(*WORDS, "--data", str(at.data))
+    assert report["metrics"] == undisturbed["metrics"]
+    assert report["data"] == undisturbed["data"] | {"source": report["data"]["source"]}
+    assert report["slices"] == undisturbed["slices"]
+    one_run_with_each_step_once(at)
+    whole_tables(at)
+    at.lyceum("down")
+    assert not marked(at.home, lambda _mark: True)
+    assert not list((at.home / "run").glob("run-*.json"))
+    listening = {
+        c.laddr.port for c in psutil.net_connections("tcp") if c.laddr and c.status == "LISTEN"
+    }
+    assert ports
+    assert not ports & listening
+
+
+def killed(at: Installation, stage: str, share: float, undisturbed: dict[str, Any]) -> set[int]:
+    """Start a run and kill it after a stage; the ports its processes listened on."""
+    run = at.start("run", *WORDS, "--data", str(at.data))
+    assert run.stdout is not None
+    if stage:
+        heard = any(line.startswith(f"{stage}: done") for line in run.stdout)
+        assert heard, run.communicate()[1]
+    stages = ["", *undisturbed["timings_s"]]
+    following = stages[stages.index(stage) + 1]
+    # Where stages come from the cache, starting takes about as long as a stage.
+    time.sleep(share * max(undisturbed["timings_s"][following], 0.2 if stage else 6))
+    found = listening_of(run.pid)
+    assert run.poll() is None, f"ended before it was killed, {stage}: {run.communicate()}"
+    run.kill()
+    run.communicate()
+    return found
+
+
+def listening_of(pid: int) -> set[int]:
+    found = set()
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        try:
+            connections = process.net_connections("tcp")
+        except psutil.Error:
+            continue  # it ended meanwhile
+        found |= {c.laddr.port for c in connections if c.laddr and c.status == "LISTEN"}
+    return found
+
+
+def one_run_with_each_step_once(at: Installation) -> None:
+    client = MlflowClient(f"sqlite:///{at.home / 'mlflow.db'}")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    runs = client.search_runs(experiments, run_view_type=ViewType.ALL)
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, "train_loss")]
+    assert steps == list(range(1, 7))
+    (version,) = client.search_model_versions("name='knowledge'")
+    assert client.get_model_version_by_alias("knowledge", "champion").version == version.version
+
+
+def whole_tables(at: Installation) -> None:
+    """Every file that a manifest names is there, as long as it says."""
+    manifests = list((at.home / "store").rglob("manifest.json"))
+    assert manifests
+    for path in manifests:
+        for place, sizes in json.loads(path.read_text())["files"].items():
+            folder = Path(place.removeprefix("file://"))
+            assert {n: (folder / n).stat().st_size for n in sizes} == sizes, path
