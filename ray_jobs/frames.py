@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.errors import ContractError
+from ray_jobs.verb import Column
 
 if TYPE_CHECKING:
     import pandas as pd  # a worker or a replica need not have it
+
+
+def must_have(rows: pd.DataFrame, columns: Iterable[Column]) -> None:
+    """Raise ContractError for a frame that lacks a required column."""
+    columns = list(columns)
+    missing = [c.name for c in columns if c.required and c.name not in rows.columns]
+    if missing:
+        raise ContractError(
+            f"the frame has no column {missing[0]!r}; expected "
+            + ", ".join(f"{c.name} ({c.meaning})" for c in columns)
+        )
 
 
 def values(rows: pd.DataFrame, name: str) -> list[Any]:

@@ -200,8 +200,9 @@ def test_a_model_comes_back_from_its_artifact_to_the_same_predictions(
 def strange(table: pl.DataFrame, of: Family) -> pl.DataFrame:
     """The same rows, but every name and amount in them is one that nobody has met."""
     kept = {of.group, of.label, "split"}
-    names = pl.lit("never met ") + (pl.col(pl.String).exclude(kept))
+    names = (pl.lit("never met ") + pl.col(pl.String).exclude(kept)).name.keep()
     amounts = pl.col(pl.Float64).exclude(kept) + 1e6
+    assert table.with_columns(names).columns == table.columns
     lists = [n for n, t in table.schema.items() if t == pl.List(pl.String) and n not in kept]
     inside = [pl.col(n).list.eval(pl.lit("never met ") + pl.element()) for n in lists]
     return table.with_columns(names, amounts, *inside)

@@ -20,9 +20,8 @@ import ray
 import torch
 from ray import serve
 
-from flows.platform import embedded, environment
 from ray_jobs import artifact
-from ray_jobs.cluster import Cluster, joined
+from ray_jobs.cluster import Cluster
 from ray_jobs.errors import ServiceError
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.families.knowledge.table import CLEAN
@@ -35,6 +34,7 @@ from ray_jobs.training.job import TrainJob
 from ray_jobs.training.submit import submit, wait
 from tasks.gate import replica_checks
 from tasks.run import Run
+from tests.serving_parts import serving
 
 pytestmark = pytest.mark.ray
 
@@ -66,16 +66,8 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, key_file=home / "key", cpus=2)
-    # Ray read what concerns its own processes when it was imported; Serve's start later.
-    serve = {k: v for k, v in environment(settings).items() if k.startswith("RAY_SERVE")}
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "SPT_NOENV": "1"}
-    with pytest.MonkeyPatch.context() as patched, embedded(settings) as own:
-        for name, value in (serve | quiet | own.environment).items():
-            patched.setenv(name, value)
-        with joined(settings, folder=own.ray_temp, port=own.http_port) as cluster:
-            yield Installation(settings, cluster)
+    with serving(tmp_path_factory.mktemp("home")) as (settings, cluster):
+        yield Installation(settings, cluster)
 
 
 @pytest.fixture(scope="module")

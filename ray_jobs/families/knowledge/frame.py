@@ -17,7 +17,7 @@ from ray_jobs.data.moments import LATEST
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge.batch import History, examples
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
-from ray_jobs.frames import numbers, texts, values
+from ray_jobs.frames import must_have, numbers, texts, values
 from ray_jobs.verb import Column
 
 if TYPE_CHECKING:
@@ -84,12 +84,7 @@ def _asked(table: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
 
 
 def _table(rows: pd.DataFrame) -> pl.DataFrame:
-    missing = [c.name for c in COLUMNS if c.required and c.name not in rows.columns]
-    if missing:
-        raise ContractError(
-            f"the frame has no column {missing[0]!r}; expected "
-            + ", ".join(f"{c.name} ({c.meaning})" for c in COLUMNS)
-        )
+    must_have(rows, COLUMNS)
     table = pl.DataFrame(
         {
             "row": pl.int_range(len(rows), eager=True),

@@ -1,0 +1,1 @@
+"""A family written as an exercise: what adding one takes. `tests/test_exercise.py` tries it."""
