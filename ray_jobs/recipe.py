@@ -38,6 +38,12 @@ class Budget:
     warmup_epochs: float = 0.5  # until the learning rate is at its highest
     clip_norm: float = 1.0  # longest gradient of a step
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a budget that trains nothing."""
+        positive, some = (1e-12, math.inf), (0, math.inf)
+        within(self, "budget", epochs=(1, math.inf), batch_cost=(1, math.inf), clip_norm=positive)
+        within(self, "budget", learning_rate=positive, weight_decay=some, warmup_epochs=some)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -77,6 +83,11 @@ class Gate:
     max_latency_ms: float = 250.0  # p95 of single requests to a real replica
     max_size_mb: float = 500.0  # of the artifact
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a margin or a limit below zero."""
+        limits = {f.name: (0.0, math.inf) for f in dataclasses.fields(self) if f.type == "float"}
+        within(self, "gate", **limits)
+
 
 @dataclass(frozen=True)
 class NoColumns:
@@ -91,6 +102,12 @@ class Resources:
     worker_gpus: float = 0.0  # of each training worker
     replica_cpus: float = 0.1  # claimed, so that training and serving go together
     replicas: int = 1  # copies of a service
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a claim on less than nothing, or no replica at all."""
+        some = (0, math.inf)
+        within(self, "resources", worker_cpus=some, worker_gpus=some, replica_cpus=some)
+        within(self, "resources", replicas=(1, math.inf))
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,10 @@ class Recipe:
     columns: Any = field(default_factory=NoColumns)  # which of its columns mean what
     resources: Resources = field(default_factory=Resources)
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for no worker, or a share that is none."""
+        within(self, "", workers=(1, math.inf), max_bad_fraction=(0, 1), seed=(0, 2**31 - 1))
+
     def overridden(self, **settings: str) -> Self:
         """Apply dotted settings such as `{"budget.epochs": "3"}`.
 
@@ -122,13 +143,14 @@ class Recipe:
         return recipe
 
 
-def within(spec: Any, **bounds: tuple[float, float]) -> None:
-    """Raise UsageError for a setting of a spec below the least or above the most it may be."""
+def within(record: Any, section: str = "spec", /, **bounds: tuple[float, float]) -> None:
+    """Raise UsageError for a setting below the least or above the most it may be."""
     for name, (least, most) in bounds.items():
-        value = getattr(spec, name)
+        value = getattr(record, name)
         if not least <= value <= most:
             upper = "" if math.isinf(most) else f" and at most {most:g}"
-            raise UsageError(f"spec.{name}={value:g}: expected at least {least:g}{upper}")
+            key = f"{section}.{name}" if section else name
+            raise UsageError(f"{key}={value:g}: expected at least {least:g}{upper}")
 
 
 def as_dict(record: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ SETTINGS = [
     ("split.until", "0.5", DIVIDED),
     ("service", "geometry", DIVIDED),
     ("columns.skill_separator", "|", EVERYTHING),
-    ("max_bad_fraction", "0.3", {"clean", "split", "evaluate"}),
+    ("max_bad_fraction", "0.3", {"clean"}),
 ]
 
 
@@ -119,7 +119,7 @@ SOURCE_FILES = [
     # What is made again to the same bytes makes nothing after it again.
     ("families/knowledge/formats.py", {"ingest"}),
     ("families/knowledge/rules.py", {"clean"}),
-    ("data/moments.py", {"clean"}),
+    ("data/moments.py", {"clean", "evaluate"}),
     ("data/split.py", {"split"}),
     ("families/knowledge/vocabulary.py", MODEL),
     ("families/knowledge/networks/rasch.py", MODEL),
