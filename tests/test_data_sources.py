@@ -77,7 +77,8 @@ def test_what_holds_no_data_is_refused(data: str, message: str, folder: Path) ->
         ("train.csv", "train"),
         ("builder-train.part.csv.gz", "train"),
         ("SET_TRAIN.CSV", "train"),
-        ("training.csv", None),
+        ("datatrain.csv", "train"),
+        ("retrain.csv", None),
         ("constraint.csv", None),
     ],
 )
@@ -86,6 +87,14 @@ def test_a_split_is_read_off_a_whole_word_of_the_name(
 ) -> None:
     found = splits(find(lay(folder, name, name.lower().replace("train", "test"))))
     assert found[name] == split
+
+
+def test_training_and_data_before_it_are_said_of_a_split_too(folder: Path) -> None:
+    data = lay(folder, "datatraining.txt.gz", "datatest.txt.gz", "datatest2.txt.gz")
+    found = splits(find(data))
+    assert found == {
+        "datatest.txt.gz": "test", "datatest2.txt.gz": "test", "datatraining.txt.gz": "train",
+    }  # fmt: skip
 
 
 def test_validation_goes_by_several_names(folder: Path) -> None:
