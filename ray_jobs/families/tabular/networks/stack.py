@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ray_jobs.families.tabular.batch import Batch, Outputs
@@ -34,7 +35,6 @@ MEMBERS: dict[str, Any] = {
     "forest": Forest(),
     "forest_every_column": Forest(columns=1.0),
 }
-STEPS = 500  # of the weights; each raises the likelihood
 EVEN = 0.03  # of the rows' weight is that of a belief that all are equally good
 SMALLEST = 1e-6  # probability, so that logits stay finite
 
@@ -84,12 +84,9 @@ class StackModule(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         told = torch.stack([member(batch).values for member in self.members.values()], dim=-1)
-        if batch.kind == "number":
-            return Outputs(told @ self.weights)
-        if batch.kind == "binary":
-            return Outputs(torch.logit(torch.sigmoid(told) @ self.weights, eps=SMALLEST))
-        chances = torch.softmax(told, dim=-2) @ self.weights
-        return Outputs(chances.clamp(min=SMALLEST).log())
+        if batch.kind == "classes":
+            told = torch.log_softmax(told, dim=-2)
+        return Outputs(told @ self.weights)
 
     def files(self) -> dict[str, bytes]:
         trees = {n: m for n, m in self.members.items() if isinstance(m, Trees)}
@@ -107,22 +104,38 @@ def weighted(told: list[Array], target: Array, vocabulary: Vocabulary) -> Array:
     """(M,) weights of M models' predictions of rows they never saw, (N,) or (N, C) each."""
     if vocabulary.target.kind == "number":
         return _least_squares(np.stack(told, axis=1), target)
-    true = target.astype(int)
     if vocabulary.target.kind == "binary":
-        chances = np.stack([np.where(true == 1, p, 1 - p) for p in told], axis=1)
-    else:
-        chances = np.stack([p[np.arange(len(p)), true] for p in told], axis=1)
-    return _likeliest(np.clip(chances, SMALLEST, 1.0))
+        told = [np.stack([1 - p, p], axis=1) for p in told]
+    return _likeliest(np.log(np.clip(np.stack(told, axis=2), SMALLEST, 1.0)), target.astype(int))
 
 
-def _likeliest(chances: Array) -> Array:
-    """Weights of a mixture under which the outcomes are likeliest (expectation-maximisation)."""
-    weights = np.full(chances.shape[1], 1 / chances.shape[1])
-    for _ in range(STEPS):
-        shares = chances * weights
-        told = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
-        weights = (told + EVEN / len(told)) / (1 + EVEN)
-    return weights
+def _likeliest(logs: Array, true: NDArray[Any]) -> Array:
+    """Weights of (N, C, M) log probabilities under which the outcomes are likeliest.
+
+    The mean of logarithms, made to sum to one over the outcomes (a logarithmic
+    opinion pool; Genest and Zidek 1986), is as sure as its members where they agree.
+    """
+    from scipy.optimize import minimize
+
+    rows, count = np.arange(len(true)), logs.shape[2]
+
+    def loss(raw: Array) -> tuple[float, Array]:
+        weights = softmax(raw)
+        chances = softmax(logs @ weights)  # (N, C)
+        slope = np.einsum("nc,ncm->m", chances, logs) - logs[rows, true].sum(axis=0)
+        slope = weights * (slope - weights @ slope) / len(true)
+        right = np.clip(chances[rows, true], SMALLEST, 1.0)
+        value = -np.log(right).mean() - EVEN * np.log(weights).mean()
+        return float(value), slope - EVEN * (1 / count - weights)
+
+    return softmax(minimize(loss, np.zeros(count), jac=True, method="L-BFGS-B").x)
+
+
+def softmax(values: Array) -> Array:
+    """Along the last axis."""
+    raised: Array = np.exp(values - values.max(axis=-1, keepdims=True))
+    shares: Array = raised / raised.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def _least_squares(told: Array, target: Array) -> Array:
