@@ -28,6 +28,7 @@ from ray_jobs.cluster import Cluster, joined
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.serving.release import Release
+from ray_jobs.training import room
 from ray_jobs.training.events import Event
 from tasks import provenance, record, tracking
 from tasks.crossing import Crossing, cross_validate
@@ -39,7 +40,7 @@ from tasks.publish import publish as go_live
 from tasks.record import Registry
 from tasks.report import Outcome, document, markdown
 from tasks.run import Run
-from tasks.train import Model, train
+from tasks.train import Model, train, workers_of
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ def pipeline(
     resolved = resolve(recipe, service, data, settings or {}, workers, seed)
     run = Run(resolved, installation.read())
     manifest.check(run.store)
+    if not run.settings.ray_address:
+        room.must_fit_here(resolved.resources, workers_of(run), run.settings.cpus)
     with alone(run, "run"), contextlib.closing(Ray(run)) as ray:
         story = Story(run, ray, publish=publish, truth=truth)
         with tracking.answering(story.mlflow.uri):

@@ -20,6 +20,7 @@ from ray_jobs.cluster import Cluster
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.snapshot import read_parquet, write_parquet
 from ray_jobs.data.split import SplitTable, folded
+from ray_jobs.errors import ContractError
 from ray_jobs.evaluation import compare, evaluate, intervals_from, plain_intervals
 from ray_jobs.privacy import salted
 from ray_jobs.target import Array, Target
@@ -101,6 +102,12 @@ def _divided(run: Run, rows: pl.DataFrame, held: pl.Series, uri: str) -> SplitTa
     parts = {name: rows.filter(split == name) for name in ("train", "validation", "test")}
     written = [write_parquet(store.join(uri, f"{n}.parquet"), part) for n, part in parts.items()]
     counts = {name: len(part) for name, part in parts.items()}
+    if not all(part["scored"].any() for part in parts.values()):
+        raise ContractError(
+            f"of {rows[run.family.group].n_unique()} groups ({run.family.group}) none is left to "
+            f"{'test' if counts['test'] == 0 else 'train'} on in one of {run.recipe.split.folds} "
+            "folds; give more data, or fewer with --set split.folds"
+        )
     groups = {name: part[run.family.group].n_unique() for name, part in parts.items()}
     scored = {name: int(part["scored"].sum()) for name, part in parts.items()}
     content = manifest.digest(written)

@@ -16,7 +16,7 @@ from ray_jobs.cluster import Cluster
 from ray_jobs.data.split import SplitTable
 from ray_jobs.errors import ArtifactError
 from ray_jobs.recipe import as_dict
-from ray_jobs.training import events, submit
+from ray_jobs.training import events, room, submit
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from tasks.run import Run
@@ -59,6 +59,7 @@ def trained(
     def work(uri: str) -> dict[str, Any]:
         job = training_job(run, splits, lineage, uri)
         address = cluster().dashboard
+        room.must_fit(run.recipe.resources, workers_of(run), room.nodes())
         submit.wait(job, submit.submit(job, address), address, on_event)
         return asdict(_trained(job))
 
@@ -68,6 +69,11 @@ def trained(
         for event in events.read(model.events):
             on_event(event)
     return model, cached
+
+
+def workers_of(run: Run) -> int:
+    """How many train at once: a closed form is fitted by one."""
+    return 1 if hasattr(run.recipe.spec, "fit") else run.recipe.workers
 
 
 def fault(result: dict[str, Any]) -> str:

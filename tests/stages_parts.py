@@ -25,7 +25,7 @@ from ray_jobs.intervals import Draws
 from ray_jobs.recipe import Recipe
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
-from ray_jobs.training import events, submit
+from ray_jobs.training import events, room, submit
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.workers import fit_closed_form
@@ -99,6 +99,7 @@ def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(submit, "submit", lambda job, _address: job.save())
         patch.setattr(submit, "wait", _fitted)
+        patch.setattr(room, "nodes", lambda: [{"CPU": 64.0}])
         patch.setattr(Draws, "of", partial(Draws.of, replicates=REPLICATES))
         patch.setattr(rasch, "STEPS", rasch.STEPS[:1])
         threads = torch.get_num_threads()

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,8 +23,9 @@ pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 
 HEADER = "learner,item,correct\n"
 GOOD = HEADER + "".join(
-    f"l{learner},i{item},{(learner * 7 + item * 3) % 5 > 1:d}\n"
-    for learner in range(60)
+    # Some learners know more, and some items are harder.
+    f"l{learner},i{item},{learner % 10 + (learner * 7 + item * 3) % 5 > 5 + item % 4:d}\n"
+    for learner in range(120)
     for item in range(12)
 )
 CASES = "hours,label\n" + "".join(f"{i % 17},{i % 3 == 0:d}\n" for i in range(300))
@@ -263,11 +263,10 @@ def test_more_workers_than_there_are_processors_for(at: Installation, up: bool) 
     if up:
         at.lyceum("up")
     words = ["run", "knowledge", "--data", str(at.data), "--workers", "64"]
-    begin = time.monotonic()
-    message = refused(at, *words, limit_s=120)
+    message = refused(at, *words, limit_s=100)
     assert "64 workers" in message
     assert "--workers" in message
-    assert time.monotonic() - begin < 60, "told, not waited for"
+    assert "1 node" in message
 
 
 def test_an_artifact_that_is_corrupt(at: Installation) -> None:

@@ -12,7 +12,7 @@ import ray
 from ray_jobs import train
 from ray_jobs.errors import TrainingError
 from ray_jobs.recipe import Resources
-from ray_jobs.training import driver, events
+from ray_jobs.training import driver, events, room
 from ray_jobs.training.job import TrainJob
 from tests.test_train_ray import answers, job
 
@@ -116,7 +116,7 @@ CPUS, GPUS = [{"CPU": 1.0}] * 3, [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
 
 
 @pytest.mark.parametrize(
-    ("claims", "nodes", "room"),
+    ("claims", "nodes", "most"),
     [
         (Resources(worker_cpus=0.75), CPUS, 3),  # and not 4, though 3 / 0.75 is 4
         (Resources(worker_cpus=0.5), CPUS, 6),
@@ -125,12 +125,18 @@ CPUS, GPUS = [{"CPU": 1.0}] * 3, [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
     ],
 )
 def test_as_many_workers_as_the_nodes_hold_are_let_in_and_no_more(
-    claims: Resources, nodes: list[dict[str, float]], room: int, asked: TrainJob
+    claims: Resources, nodes: list[dict[str, float]], most: int
 ) -> None:
-    claiming = replace(asked, resources=claims)
-    driver.check_resources(claiming, room, nodes)
-    with pytest.raises(TrainingError, match=rf"room for {room}; use fewer \(--workers {room}\) or"):
-        driver.check_resources(claiming, room + 1, nodes)
+    room.must_fit(claims, most, nodes)
+    with pytest.raises(TrainingError, match=rf"room for {most}; use fewer \(--workers {most}\) or"):
+        room.must_fit(claims, most + 1, nodes)
+
+
+def test_a_ray_that_is_yet_to_start_has_the_processors_that_it_may_use() -> None:
+    gpus = Resources(worker_cpus=1, worker_gpus=8)
+    room.must_fit_here(gpus, 3, 3)
+    with pytest.raises(TrainingError, match=r"4 workers .* the cluster has 3 CPU"):
+        room.must_fit_here(gpus, 4, 3)
 
 
 def test_nodes_that_are_gone_have_no_room(asked: TrainJob, monkeypatch: pytest.MonkeyPatch) -> None:

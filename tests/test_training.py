@@ -555,29 +555,29 @@ def job(tmp_path: Path, **values: Any) -> TrainJob:
 
 
 def test_more_workers_than_the_cluster_holds_are_refused_with_the_numbers(tmp_path: Path) -> None:
-    from ray_jobs.training.driver import check_resources
+    from ray_jobs.training.room import must_fit
 
     asked = job(tmp_path, workers=6)
     said = r"6 workers with 0\.75 CPU .* has 2 CPU on 1 node.*room for 2; use fewer \(--workers 2\)"
     with pytest.raises(TrainingError, match=said):
-        check_resources(asked, 6, [{"CPU": 2.0}])
-    check_resources(asked, 2, [{"CPU": 2.0}])
+        must_fit(asked.resources, 6, [{"CPU": 2.0}])
+    must_fit(asked.resources, 2, [{"CPU": 2.0}])
 
 
 def test_a_worker_must_fit_on_one_node(tmp_path: Path) -> None:
-    from ray_jobs.training.driver import check_resources
+    from ray_jobs.training.room import must_fit
 
     asked = job(tmp_path, resources=Resources(worker_cpus=3))
     with pytest.raises(TrainingError, match=r"room for 0; claim less each .*worker_cpus"):
-        check_resources(asked, 1, [{"CPU": 2.0}, {"CPU": 2.0}])
+        must_fit(asked.resources, 1, [{"CPU": 2.0}, {"CPU": 2.0}])
 
 
 def test_gpus_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    from ray_jobs.training.driver import check_resources
+    from ray_jobs.training.room import must_fit
 
     asked = job(tmp_path, resources=Resources(worker_gpus=1))
     with pytest.raises(TrainingError, match=r"8 CPU and 0 GPU .*worker_gpus"):
-        check_resources(asked, 2, [{"CPU": 8.0}])
+        must_fit(asked.resources, 2, [{"CPU": 8.0}])
 
 
 def test_a_relative_place_is_refused_since_workers_stand_elsewhere(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ray_jobs.artifact import Artifact
 from ray_jobs.errors import ArtifactError, StoreError, TrainingError
 from ray_jobs.families import family
 from ray_jobs.recipe import spec_from
-from ray_jobs.training import events
+from ray_jobs.training import events, room
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.splits import check_splits
 
@@ -52,8 +51,8 @@ def train(job: TrainJob) -> str:
     check_splits(job)
     spec = spec_from(job.spec, family(job.family).specs)
     closed_form = hasattr(spec, "fit")
-    nodes = [node["Resources"] for node in _nodes()]
-    check_resources(job, 1 if closed_form else job.workers, nodes)
+    nodes = room.nodes()
+    room.must_fit(job.resources, 1 if closed_form else job.workers, nodes)
     if len(nodes) == 1:
         # Nobody takes our only node away; the watcher would cost a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -73,41 +72,6 @@ def finished_artifact(job: TrainJob) -> Artifact | None:
         except (ArtifactError, StoreError) as error:
             logger.warning("training again: %s", error)
             return None
-
-
-def check_resources(job: TrainJob, workers: int, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Raise TrainingError when a cluster could never hold the workers a job asks for."""
-    claims = {
-        kind: (each, setting)
-        for kind, each, setting in (
-            ("CPU", job.resources.worker_cpus, "resources.worker_cpus"),
-            ("GPU", job.resources.worker_gpus, "resources.worker_gpus"),
-        )
-        if each
-    }
-    if not claims:
-        return
-    # A worker takes all it claims from one node; rounding must not cost one.
-    room = sum(
-        min(int(node.get(kind, 0.0) / each + 1e-9) for kind, (each, _) in claims.items())
-        for node in nodes
-    )
-    if workers > room:
-        asked = " and ".join(f"{each:g} {kind}" for kind, (each, _) in claims.items())
-        there = " and ".join(f"{sum(n.get(kind, 0.0) for n in nodes):g} {kind}" for kind in claims)
-        less = " or ".join(f"--set {setting}=..." for _, setting in claims.values())
-        fewer = f"use fewer (--workers {room}) or " if room else ""
-        raise TrainingError(
-            f"{workers} workers with {asked} each do not fit: the cluster has {there} on "
-            f"{len(nodes)} node(s), room for {room}; {fewer}claim less each ({less})"
-        )
-
-
-def _nodes() -> list[dict[str, Any]]:
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node for node in nodes if node["Alive"]]
 
 
 def _must_be_absolute(job: TrainJob) -> None:
