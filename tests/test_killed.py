@@ -22,7 +22,9 @@ from tests.installation import Installation
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 # A small network in a few epochs: training goes through Ray and leaves checkpoints.
-SMALL = ["spec.width=16", "spec.neighbours=0", "budget.epochs=6", "gate.beat_baseline=false"]
+SMALL = ["spec.width=16", "spec.neighbours=0", "budget.epochs=6"]
+SMALL += ["gate.beat_baseline=false", "gate.margin=1", "gate.slice_margin=1"]
+SMALL += ["gate.max_calibration_error=1"]
 WORDS = ["knowledge", *(word for setting in SMALL for word in ("--set", setting))]
 # The last words of a stage, after which a kill meets the next: so many kills each.
 AFTER = {"": 2, "ingest": 1, "clean": 2, "split": 6, "train": 3, "evaluate": 2, "gate": 4}
