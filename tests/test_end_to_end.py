@@ -194,7 +194,9 @@ def test_a_service_answers_throughout_its_own_retraining_and_swap(
     assert client.answers[-1] == retrained["version"] != first["version"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_says_so_leaves_no_job_and_goes_on(
     here: Installation, number: signal.Signals
 ) -> None:

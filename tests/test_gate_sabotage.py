@@ -177,6 +177,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @each
 def test_a_model_that_is_too_slow_or_does_not_load_stops(
     kind: str, honest: Callable[[str], Honest], cluster: Cluster

@@ -27,19 +27,24 @@ SMALL += ["gate.beat_baseline=false", "gate.margin=1", "gate.slice_margin=1"]
 SMALL += ["gate.max_calibration_error=1"]
 WORDS = ["knowledge", *(word for setting in SMALL for word in ("--set", setting))]
 # The last words of a stage, after which a kill meets the next: so many kills each.
-AFTER = {"": 2, "ingest": 1, "clean": 2, "split": 6, "train": 3, "evaluate": 2, "gate": 4}
+AFTER = {"": 2, "ingest": 2, "clean": 2, "split": 8, "train": 3, "evaluate": 3, "gate": 4}
 
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("logs")
+    folder = tmp_path_factory.mktemp("school") / "logs"
     simulate(World(seed=3, learners=150, items=60, skills=5), folder)
     return folder
 
 
+def same_key(logs: Path) -> dict[str, str]:
+    """With another key, learners have other pseudonyms and stand in another order."""
+    return {"LYCEUM_KEY_FILE": str(logs.with_name("key"))}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    at = Installation.of(tmp_path_factory.mktemp("undisturbed"), logs)
+    at = Installation.of(tmp_path_factory.mktemp("undisturbed"), logs, **same_key(logs))
     return at.run(*WORDS, "--data", str(logs))
 
 
@@ -47,7 +52,7 @@ def undisturbed(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def at(
     request: pytest.FixtureRequest, logs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    here = Installation.of(tmp_path_factory.mktemp("killed"), logs)
+    here = Installation.of(tmp_path_factory.mktemp("killed"), logs, **same_key(logs))
     if request.param == "platform":
         here.lyceum("up")
     try:
@@ -62,11 +67,15 @@ def test_killed_twenty_times_a_run_ends_as_if_undisturbed(
     chance = random.Random(7)
     ports: set[int] = set()
     kills = [stage for stage, times in AFTER.items() for _ in range(times)]
+    landed = 0
     for stage in kills:
-        ports |= killed(at, stage, chance.random(), undisturbed)
+        found = killed(at, stage, chance.random(), undisturbed)
+        landed += bool(found)
+        ports |= found
+    assert landed >= 20
     report = at.run(*WORDS, "--data", str(at.data))
     assert report["metrics"] == undisturbed["metrics"]
-    assert report["data"] == undisturbed["data"] | {"source": report["data"]["source"]}
+    assert told_of_data(report) == told_of_data(undisturbed)
     assert report["slices"] == undisturbed["slices"]
     one_run_with_each_step_once(at)
     whole_tables(at)
@@ -76,12 +85,21 @@ def test_killed_twenty_times_a_run_ends_as_if_undisturbed(
     listening = {
         c.laddr.port for c in psutil.net_connections("tcp") if c.laddr and c.status == "LISTEN"
     }
-    assert ports
-    assert not ports & listening
+    assert len(ports) > 5
+    assert not (ports - {0}) & listening
+
+
+def told_of_data(report: dict[str, Any]) -> dict[str, Any]:
+    """All but where it lies."""
+    data: dict[str, Any] = report["data"]
+    return data | {"split": {k: v for k, v in data["split"].items() if k != "uri"}}
 
 
 def killed(at: Installation, stage: str, share: float, undisturbed: dict[str, Any]) -> set[int]:
-    """Start a run and kill it after a stage; the ports its processes listened on."""
+    """Start a run and kill it after a stage; the ports its processes listened on, and 0.
+
+    None where it ended before.
+    """
     run = at.start("run", *WORDS, "--data", str(at.data))
     assert run.stdout is not None
     if stage:
@@ -91,11 +109,12 @@ def killed(at: Installation, stage: str, share: float, undisturbed: dict[str, An
     following = stages[stages.index(stage) + 1]
     # Where stages come from the cache, starting takes about as long as a stage.
     time.sleep(share * max(undisturbed["timings_s"][following], 0.2 if stage else 6))
+    if run.poll() is not None:
+        return set()  # it was faster than the undisturbed one, whose checkpoint it had
     found = listening_of(run.pid)
-    assert run.poll() is None, f"ended before it was killed, {stage}: {run.communicate()}"
     run.kill()
     run.communicate()
-    return found
+    return found | {0}
 
 
 def listening_of(pid: int) -> set[int]:
