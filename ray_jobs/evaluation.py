@@ -192,9 +192,10 @@ def _slices(rows: pl.DataFrame, prediction: Array, target: Target, column: str) 
     if isinstance(part.schema[column], pl.Enum):
         sizes = sizes.sort(column)
     slices = {}
-    for name in sizes[column].to_list():
-        chosen = part.filter(pl.col(column) == name)
-        slices[name] = _slice(chosen, prediction[chosen["row"].to_numpy()], target)
+    for value in sizes[column].to_list():
+        chosen = part.filter(pl.col(column) == value)
+        # JSON and people know a part by its words, whatever type its column has.
+        slices[str(value)] = _slice(chosen, prediction[chosen["row"].to_numpy()], target)
     return slices
 
 

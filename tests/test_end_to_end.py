@@ -232,6 +232,7 @@ def test_rollback_and_promote_swap_what_answers(here: Installation, first: dict[
     assert "no version '99'" in here.lyceum("promote", "knowledge-smoke", "99", status=2)
 
 
+@pytest.mark.slow
 def test_bad_words_end_with_one_line_and_status_2(here: Installation) -> None:
     for words in (
         ["run", "nothing"],

@@ -101,6 +101,15 @@ def test_a_report_comes_back_from_json_as_it_was() -> None:
         compare(after, after)
 
 
+def test_parts_of_any_type_are_known_by_their_words() -> None:
+    rows = report_rows().with_columns(long=pl.int_range(pl.len()) % 2 == 0, part=pl.lit(7))
+    found = judged(rows, slices=["long", "part"])
+    assert {column: set(parts) for column, parts in found.slices.items()} == {
+        "long": {"True", "False"}, "part": {"7"},
+    }  # fmt: skip
+    assert orjson.dumps(found.as_dict())
+
+
 def test_curves_agree_with_the_figures() -> None:
     rows = report_rows()
     found = judged(rows)
