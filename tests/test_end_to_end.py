@@ -194,9 +194,8 @@ def test_a_service_answers_throughout_its_own_retraining_and_swap(
     assert client.answers[-1] == retrained["version"] != first["version"]
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_leaves_no_job_and_goes_on(
     here: Installation, number: signal.Signals
 ) -> None:
@@ -246,6 +245,7 @@ def test_bad_words_end_with_one_line_and_status_2(here: Installation) -> None:
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_schedule_fires_by_itself_and_ends_green(here: Installation) -> None:
     words = ["knowledge-smoke", "--service", "nightly", "--data", str(here.data)]
     here.lyceum("schedule", *words, "--cron", "* * * * *")
