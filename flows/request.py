@@ -31,8 +31,6 @@ def resolve(
     )
     if not chosen.data:
         raise UsageError(f"recipe {name} needs data; say where with --data PATH")
-    if chosen.workers < 1:
-        raise UsageError(f"--workers {chosen.workers}: expected at least 1")
     if not SERVICE.fullmatch(chosen.service):
         raise UsageError(
             f"service {chosen.service!r}: expected letters of the English alphabet, digits, - and _"

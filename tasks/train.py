@@ -34,18 +34,6 @@ class Model:
     rows_per_s: float
 
 
-@task(name="train")
-def train(
-    run: Run,
-    splits: SplitTable,
-    lineage: str,
-    cluster: Callable[[], Cluster],
-    on_event: Callable[[Event], None],
-) -> tuple[Model, bool]:
-    """Train the recipe's spec on the train split; `on_event` hears of each epoch as it ends."""
-    return trained(run, splits, lineage, cluster, on_event)
-
-
 def trained(
     run: Run,
     splits: SplitTable,
@@ -53,7 +41,10 @@ def trained(
     cluster: Callable[[], Cluster],
     on_event: Callable[[Event], None],
 ) -> tuple[Model, bool]:
-    """The model of a lineage and whether it was there; a cluster is joined only to make one."""
+    """The model of a lineage and whether it was there; a cluster is joined only to make one.
+
+    `on_event` hears of each epoch as it ends, or of all at once where they are over.
+    """
     inputs = {"lineage": lineage}
 
     def work(uri: str) -> dict[str, Any]:
@@ -69,6 +60,9 @@ def trained(
         for event in events.read(model.events):
             on_event(event)
     return model, cached
+
+
+train = task(name="train")(trained)  # the stage; cross-validation trains without one
 
 
 def workers_of(run: Run) -> int:

@@ -6,12 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.families.knowledge.world import World
+
 LYCEUM = Path(sys.executable).with_name("lyceum")
 FOREIGN = ("MLFLOW_", "PREFECT_", "RAY_", "LYCEUM_")
+
+
+SCHOOL = World(seed=3, learners=150, items=60, skills=5)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,20 @@ class Installation:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
         own = {"LYCEUM_HOME": str(folder / "home"), "LYCEUM_KEY_FILE": str(folder / "key")}
         return cls(folder / "home", data, {**kept, **own, **variables})
+
+    @classmethod
+    @contextmanager
+    def lent(
+        cls, folder: Path, data: Path, *, up: bool, **variables: str
+    ) -> Iterator[Installation]:
+        """The same, with its platform up or not, and down with the block."""
+        here = cls.of(folder, data, **variables)
+        try:
+            if up:
+                here.lyceum("up")
+            yield here
+        finally:
+            here.lyceum("down")
 
     def lyceum(self, *words: str, status: int = 0, limit_s: float = 400) -> str:
         """Run a command; its standard output. Fails with both streams on another exit status."""

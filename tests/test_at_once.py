@@ -11,8 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from ray_jobs.families.knowledge.simulator import simulate
-from ray_jobs.families.knowledge.world import World
-from tests.installation import Installation
+from tests.installation import SCHOOL, Installation
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -20,7 +19,7 @@ pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logs")
-    simulate(World(seed=3, learners=150, items=60, skills=5), folder)
+    simulate(SCHOOL, folder)
     return folder
 
 
@@ -28,13 +27,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def at(
     request: pytest.FixtureRequest, logs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    here = Installation.of(tmp_path_factory.mktemp("once"), logs)
-    if request.param == "platform":
-        here.lyceum("up")
-    try:
+    up = request.param == "platform"
+    with Installation.lent(tmp_path_factory.mktemp("once"), logs, up=up) as here:
         yield here
-    finally:
-        here.lyceum("down")
 
 
 def words(at: Installation, service: str, *more: str) -> list[str]:

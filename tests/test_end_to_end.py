@@ -17,8 +17,7 @@ import psutil
 import pytest
 
 from ray_jobs.families.knowledge.simulator import simulate
-from ray_jobs.families.knowledge.world import World
-from tests.installation import Installation
+from tests.installation import SCHOOL, Installation
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
 
@@ -27,13 +26,9 @@ pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A platform that is up, with a small simulated log to learn from."""
     folder = tmp_path_factory.mktemp("e2e")
-    simulate(World(seed=3, learners=150, items=60, skills=5), folder / "logs")
-    at = Installation.of(folder, folder / "logs")
-    at.lyceum("up")
-    try:
+    simulate(SCHOOL, folder / "logs")
+    with Installation.lent(folder, folder / "logs", up=True) as at:
         yield at
-    finally:
-        at.lyceum("down")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from flows.platform.processes import marked
 from ray_jobs.families.knowledge.simulator import simulate
-from ray_jobs.families.knowledge.world import World
-from tests.installation import Installation
+from tests.installation import SCHOOL, Installation
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -33,7 +32,7 @@ AFTER = {"": 2, "ingest": 2, "clean": 2, "split": 8, "train": 3, "evaluate": 3, 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("school") / "logs"
-    simulate(World(seed=3, learners=150, items=60, skills=5), folder)
+    simulate(SCHOOL, folder)
     return folder
 
 
@@ -52,13 +51,10 @@ def undisturbed(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def at(
     request: pytest.FixtureRequest, logs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    here = Installation.of(tmp_path_factory.mktemp("killed"), logs, **same_key(logs))
-    if request.param == "platform":
-        here.lyceum("up")
-    try:
+    up = request.param == "platform"
+    folder = tmp_path_factory.mktemp("killed")
+    with Installation.lent(folder, logs, up=up, **same_key(logs)) as here:
         yield here
-    finally:
-        here.lyceum("down")
 
 
 def test_killed_twenty_times_a_run_ends_as_if_undisturbed(

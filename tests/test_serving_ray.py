@@ -40,7 +40,7 @@ pytestmark = pytest.mark.ray
 
 SERVICE = "algebra-practice"
 ITEMS = tuple(f"item {i}" for i in range(50))
-QUICK_S = 60.0  # within which a version that cannot serve must be told, on a busy machine too
+QUICK_S = 20.0  # within which a version that cannot serve must be told, on a busy machine too
 
 
 @dataclass(frozen=True)
