@@ -109,7 +109,11 @@ def killed(at: Installation, stage: str, share: float, undisturbed: dict[str, An
         return set()  # it was faster than the undisturbed one, whose checkpoint it had
     found = listening_of(run.pid)
     run.kill()
-    run.communicate()
+    # What it started lives until the next start, and holds its pipes open: there is no end to read.
+    run.wait()
+    for pipe in (run.stdout, run.stderr):
+        assert pipe is not None
+        pipe.close()
     return found | {0}
 
 
