@@ -20,6 +20,7 @@ import polars as pl
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ray_jobs import store
 from ray_jobs.errors import LyceumError
 
 PSEUDONYM_BYTES = 12
@@ -100,7 +101,7 @@ def load_key(path: Path) -> Key:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _create(path)
+            store.write_secret(path, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
         secret = base64.b64decode(path.read_text().strip(), validate=True)
     except (OSError, ValueError) as error:
         raise LyceumError(
@@ -109,20 +110,6 @@ def load_key(path: Path) -> Key:
     if len(secret) != 32:
         raise LyceumError(f"key file {path} holds {len(secret)} bytes; expected 32 in base64")
     return Key(secret)
-
-
-def _create(path: Path) -> None:
-    text = base64.b64encode(secrets.token_bytes(32)) + b"\n"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text)
-    try:
-        os.link(temporary, path)  # fails when another process was first: then its key holds
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
 
 
 def _mapped(values: pl.Series, function: Callable[[Any], Any], kind: pl.DataType) -> pl.Series:

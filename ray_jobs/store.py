@@ -80,6 +80,23 @@ def _replace(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only this user may read; where another process was first, its file holds.
+
+    Raises OSError where the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
 def read_json(uri: str) -> Any:
     """Raises StoreError when the file is missing or is not JSON."""
     try:

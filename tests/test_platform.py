@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,18 @@ def test_a_usual_port_that_is_taken_is_replaced(
 def test_a_schedule_without_a_platform_says_how_to_start_one(settings: Settings) -> None:
     with pytest.raises(PlatformError, match="lyceum up"):
         schedule(settings, "smoke", "0 3 * * *")
+
+
+def test_many_who_prepare_a_home_at_once_share_one_token(tmp_path: Path) -> None:
+    def token(home: Path) -> str:
+        prepare(home)
+        return ray_token(home)
+
+    with ThreadPoolExecutor(8) as pool:
+        for home in (tmp_path / str(i) for i in range(20)):
+            (found,) = set(pool.map(token, [home] * 8))
+            assert len(found) == 64
+            assert sorted(p.name for p in (home / "run").iterdir()) == ["ray_token"]
 
 
 def test_servers_named_elsewhere_are_not_started_here(settings: Settings) -> None:

@@ -8,13 +8,13 @@ MLflow is imported, because each reads its variables once.
 from __future__ import annotations
 
 import importlib.util
-import os
 import secrets
 import sys
 import tempfile
 from dataclasses import fields
 from pathlib import Path
 
+from ray_jobs import store
 from ray_jobs.errors import PlatformError
 from ray_jobs.settings import FOREIGN, Settings, variable
 
@@ -64,15 +64,11 @@ def _made(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     for folder in (run_folder(home), logs_folder(home), home / "prefect"):
         folder.mkdir(mode=0o700, exist_ok=True)
-    path = _token_file(home)
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+    if not _token_file(home).exists():
+        store.write_secret(_token_file(home), secrets.token_hex(32))
     # A folder may be there and yet refuse; better told now than after an hour.
-    probe = run_folder(home) / ".probe"
-    probe.write_bytes(b"ours")
-    probe.unlink()
+    with tempfile.TemporaryFile(dir=run_folder(home)) as probe:
+        probe.write(b"ours")
 
 
 def ray_folder() -> str:
