@@ -98,7 +98,8 @@ def watch(event, arguments):
     elif event in {"os.mkdir", "subprocess.Popen", "socket.connect", "socket.bind", "os.putenv"}:
         opened.append(f"{event} {arguments}")
 
-import fastapi, polars, pyarrow.parquet, pydantic, ray, ray.serve, ray.train, torch  # theirs
+# Theirs, with what they do on import:
+import fastapi, lightgbm, polars, pyarrow.parquet, pydantic, ray, ray.serve, ray.train, torch
 sys.addaudithook(watch)
 before = dict(os.environ)
 import ray_jobs
