@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 LINEAGE = "lineage"
 EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+SQLITE = "sqlite:///"
 TEXT_LENGTH = 6000  # characters MLflow keeps of a parameter, and of a tag at least
 DIGEST_LENGTH = 16  # characters of a data set's digest on MLflow's pages, which keep 36
 # Without it MLflow's pages are laid out for language models.
@@ -49,10 +52,28 @@ def tracking_uri(settings: Settings) -> str:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of a tracking server or of a database, whose folder is made."""
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    """A client of a tracking server or of a database, which is made where there is none."""
+    if uri.startswith(SQLITE):
+        _make_database(Path(uri.removeprefix(SQLITE)))
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make MLflow's tables all at once, since it takes dozens of steps to make them itself.
+
+    Two runs that met there would trip over each other, and a killed one leave half of them.
+    """
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # slow; needed once a home
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        made_store = SqlAlchemyStore(f"{SQLITE}{made}", str(path.parent))  # type: ignore[no-untyped-call]
+        made_store.engine.dispose()
+        with contextlib.suppress(FileExistsError):  # another run was first: its tables hold
+            os.link(made, path)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,8 @@ import orjson
 import polars as pl
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import sqlalchemy_store
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from ray_jobs.data.clean import CleanTable
@@ -51,6 +55,44 @@ class Late:
             self.blind = ""
             return lambda *_, **__: [] if name == "search_runs" else None
         return getattr(self.client, name)
+
+
+@contextlib.contextmanager
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> Iterator[None]:
+    """Do something when MLflow has made its tables, and nobody has seen them yet."""
+
+    class Made(SqlAlchemyStore):
+        def __init__(self, *arguments: Any) -> None:
+            monkeypatch.undo()
+            super().__init__(*arguments)  # type: ignore[no-untyped-call]
+            act()
+
+    monkeypatch.setattr(sqlalchemy_store, "SqlAlchemyStore", Made)
+    yield
+    monkeypatch.undo()
+
+
+def test_two_runs_that_make_the_database_at_once_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with meanwhile(monkeypatch, lambda: tracking.connect(uri).create_experiment("first")):
+        late = tracking.connect(uri)
+    assert late.get_experiment_by_name("first") is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_database_that_could_not_be_finished_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(KeyboardInterrupt), meanwhile(monkeypatch, stop):
+        tracking.connect(uri)
+    assert not list(tmp_path.iterdir())
+    assert tracking.connect(uri).search_experiments()
 
 
 def test_two_flows_of_one_lineage_settle_on_the_older_run(client: MlflowClient) -> None:

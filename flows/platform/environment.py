@@ -138,4 +138,7 @@ def _ray(home: Path) -> dict[str, str]:
         # How long a replaced replica stays for load balancers outside to notice: here
         # there are none, and each swap would wait for it. What runs is answered anyway.
         variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
+        # A proxy that is not ready in time is killed, and whoever waits for it fails; while
+        # others train on the machine the usual 5 seconds are not enough.
+        variables["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     return variables
