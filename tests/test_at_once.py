@@ -16,6 +16,10 @@ from tests.installation import SCHOOL, Installation
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+# What a small school's model is worth, and how busy the machine is, is no matter here.
+LENIENT = ["--set", "gate.max_calibration_error=1", "--set", "gate.max_latency_ms=10000"]
+
+
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logs")
@@ -37,7 +41,7 @@ def words(at: Installation, service: str, *more: str) -> list[str]:
     report = at.home.parent / f"{service}.json"
     return [
         "run", "knowledge-smoke", "--service", service, "--data", str(at.data),
-        "--json", str(report), *more,
+        "--json", str(report), *LENIENT, *more,
     ]  # fmt: skip
 
 
@@ -58,7 +62,7 @@ def test_two_services_run_at_once_and_both_are_right(at: Installation) -> None:
     for service, report in found.items():
         # Services divide their learners each in their own way.
         assert 0.6 < report["metrics"]["auc"]["value"] < 0.9, service
-    again = at.run(*words(at, "algebra")[1:-2])
+    again = at.run("knowledge-smoke", "--service", "algebra", "--data", str(at.data), *LENIENT)
     assert again["metrics"] == found["algebra"]["metrics"]
     assert {"ingest", "clean", "split", "train", "evaluate"} <= set(again["cached"])
 
@@ -91,14 +95,14 @@ def test_a_run_during_promotions_leaves_a_consistent_registry(at: Installation) 
     assert run.returncode == 0, out + err
     assert len(crowned) >= 2
     client = MlflowClient(f"sqlite:///{at.home / 'mlflow.db'}")
-    champion = client.get_model_version_by_alias("moved", "champion").version
+    champion = int(client.get_model_version_by_alias("moved", "champion").version)
     row = {row["service"]: row for row in at.status()["services"]}["moved"]
     assert row["versions"] == 3
-    assert champion == row["champion"] in {"1", "2", "3"}
+    assert champion == row["champion"] in {1, 2, 3}
     if row["endpoint"]:
-        assert row["live"] == champion
+        assert row["live"] == str(champion)
     at.lyceum("promote", "moved", "3")
     assert at.status()["services"]
     at.lyceum("rollback", "moved")
     row = {row["service"]: row for row in at.status()["services"]}["moved"]
-    assert row["champion"] == champion if champion != "3" else row["champion"] in {"1", "2"}
+    assert row["champion"] == champion if champion != 3 else row["champion"] in {1, 2}
