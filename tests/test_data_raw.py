@@ -7,6 +7,7 @@ import gzip
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -15,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.data import raw as raw_files
-from ray_jobs.data.raw import Raw
+from ray_jobs.data import readers
+from ray_jobs.data.blocks import BLOCK_BYTES
+from ray_jobs.data.raw import Raw, together
 from ray_jobs.data.sources import Source, find
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import formats
@@ -36,17 +38,18 @@ def source(path: Path, data: bytes) -> Source:
     return find(str(path))[0]
 
 
-def raw(data: str | bytes, name: str = "log.csv") -> Raw:
+def raw(data: str | bytes, name: str = "log.csv", block_bytes: int = BLOCK_BYTES) -> Raw:
     """A file of that name and content, read as it is."""
     content = data.encode() if isinstance(data, str) else data
-    suffix = "." + name.split(".", 1)[1]
-    return raw_files.read(Source(f"file:///somewhere/{name}", suffix, None), content)
+    with TemporaryDirectory() as folder:
+        file = source(Path(folder, name), content)
+        return together(readers.batches(file, block_bytes=block_bytes))
 
 
 def log(path: Path, data: str | bytes, columns: Columns | None = None) -> Raw:
     """A file read as a log of answers."""
     content = data.encode() if isinstance(data, str) else data
-    return formats.read([source(path, content)], columns or Columns())
+    return together(formats.read([source(path, content)], columns or Columns()))
 
 
 def answers(of: Raw) -> list[tuple[Any, ...]]:
@@ -111,6 +114,38 @@ def test_quoted_fields_come_back_as_they_were_written(fields: list[tuple[str, st
     expected = [(f"u{n}", item, skills) for n, (item, skills) in enumerate(fields)]
     assert read.rows.select("learner", "item", "skills").rows() == expected
     assert read.rows["line"].to_list() == lines
+
+
+LINES = st.lists(st.text(st.sampled_from('ab",;\t é\r'), max_size=9), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(LINES, st.integers(1, 40), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_where_a_file_is_cut_into_blocks_changes_nothing(
+    lines: list[str], block_bytes: int, ending: str
+) -> None:
+    text = ending.join([HEADER, "u1,i1,s,1,5", *lines, 'u2,"i2",s,0,6'])
+    whole, parts = raw(text), raw(text, block_bytes=block_bytes)
+    assert parts.rows.rows() == whole.rows.rows()
+    assert parts.malformed.rows() == whole.malformed.rows()
+
+
+@settings(deadline=None)
+@given(LINES)
+def test_a_quote_elsewhere_changes_no_line(lines: list[str]) -> None:
+    plain = [line.replace('"', "").replace("\r", "") for line in lines]
+    text = "\n".join([HEADER, "u1,i1,s,1,5", *plain])
+    one, other = raw(text), raw(text + '\nu2,"i2",s,0,6')
+    assert other.rows.rows()[:-1] == one.rows.rows()
+    assert other.malformed.rows() == one.malformed.rows()
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 64])
+def test_json_lines_in_blocks_keep_their_numbers(block_bytes: int) -> None:
+    lines = [b'{"learner": "a"}', b"", b"{broken", b'{"learner": "b", "late": 1}', b"[1]"]
+    read = raw(b"\n".join(lines), "log.jsonl", block_bytes)
+    assert read.rows.select("learner", "late", "line").rows() == [("a", None, 1), ("b", "1", 4)]
+    assert read.malformed.select("line", "raw").rows() == [(3, "{broken"), (5, "[1]")]
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.data.raw import Raw
+from ray_jobs.data.raw import Raw, together
 from ray_jobs.data.sources import find
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import formats, rules
@@ -29,7 +29,7 @@ def read(data: str | bytes, name: str = "log.csv", **columns: str) -> Raw:
     with TemporaryDirectory() as folder:
         Path(folder, name).write_bytes(data.encode() if isinstance(data, str) else data)
         (source,) = find(f"{folder}/{name}")
-        return formats.read([source], Columns(**columns))
+        return together(formats.read([source], Columns(**columns)))
 
 
 def rows(of: Raw) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from ray_jobs.data.raw import together
 from ray_jobs.data.sources import find
 from ray_jobs.errors import ContractError
 from ray_jobs.families.tabular import formats, oulad
@@ -85,7 +86,7 @@ def folder(tmp_path: Path) -> Path:
 def known(folder: Path, day: int) -> dict[str, dict[str, Any]]:
     """Rows by student, as they are known on a day."""
     (unit,) = formats.units(find(str(folder)))
-    rows = formats.read(unit, Columns(day=day)).rows
+    rows = together(formats.read(unit, Columns(day=day))).rows
     return {row["group"]: row for row in rows.to_dicts()}
 
 
@@ -109,7 +110,7 @@ def test_a_score_is_known_when_its_work_was_due_and_handed_in(folder: Path) -> N
 
 def test_what_is_only_known_afterwards_is_no_column_and_is_named(folder: Path) -> None:
     (unit,) = formats.units(find(str(folder)))
-    raw = formats.read(unit, Columns(day=24))
+    raw = together(formats.read(unit, Columns(day=24)))
     assert not {"x:final_result", "x:date_unregistration"} & set(raw.rows.columns)
     told = " ".join(raw.notes)
     assert "final_result, date_unregistration, and the scores of 2 of 3 assessments" in told
@@ -152,10 +153,10 @@ def test_a_broken_file_is_named(folder: Path) -> None:
 @real
 def test_the_real_files_become_the_rows_they_hold() -> None:
     (unit,) = formats.units(find(str(REAL)))
-    raw = formats.read(unit, Columns(day=0))
+    raw = together(formats.read(unit, Columns(day=0)))
     left = 32_593 - len(raw.rows)
     assert f"{left} students who had left" in raw.notes[0]
     assert raw.rows["x:score_mean"].null_count() > 0.9 * len(raw.rows)
-    later = formats.read(unit, Columns(day=60))
+    later = together(formats.read(unit, Columns(day=60)))
     assert len(later.rows) < len(raw.rows)
     assert later.rows["x:score_mean"].null_count() < 0.3 * len(later.rows)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import polars as pl
 
 from ray_jobs import manifest, store
-from ray_jobs.data.raw import Raw
+from ray_jobs.data.raw import Raw, together
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
 from ray_jobs.privacy import Key, buckets
@@ -53,7 +53,7 @@ class Snapshot:
 
 def ingest(
     units: Sequence[Sequence[Source]],
-    read: Callable[[Sequence[Source]], Raw],
+    read: Callable[[Sequence[Source]], Iterable[Raw]],
     *,
     group: str,
     ordered: bool = True,
@@ -66,7 +66,7 @@ def ingest(
     ContractError where a file keeps no contract.
     """
     sources = [source for unit in units for source in unit]
-    raws = [read(unit) for unit in units]
+    raws = [together(read(unit)) for unit in units]
     labelled = [
         raw.rows.with_columns(pl.lit(unit[0].split, pl.String).alias("split"))
         for unit, raw in zip(units, raws, strict=True)

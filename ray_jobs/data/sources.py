@@ -7,11 +7,13 @@ folder that holds several folds of one data set.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -19,6 +21,7 @@ from ray_jobs.errors import ContractError, UsageError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson", ".json")
 COMPRESSED = ".gz"
+CHUNK_BYTES = 1 << 20
 SPLIT_NAME = re.compile(
     r"(?:^(?:data)?|[_\-.])(training|train|validation|valid|dev|test)(\d*)(?=[_\-.]|$)"
 )
@@ -39,17 +42,33 @@ class Source:
 
     def read(self) -> bytes:
         """The whole content, decompressed; raises ContractError where it cannot be had."""
+        return b"".join(self.chunks(CHUNK_BYTES))
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The content, decompressed, `size` bytes at a time; raises ContractError as `read`."""
         try:
             with fsspec.open(self.url, "rb", compression="infer") as file:
-                data: bytes = file.read()
+                while chunk := file.read(size):
+                    yield chunk
         except (OSError, EOFError, zlib.error) as error:
             raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
-        return data
+
+    @contextmanager
+    def seekable(self) -> Iterator[BinaryIO]:
+        """The content as a file to jump about in; held in memory where it is compressed."""
+        if self.url.endswith(COMPRESSED):
+            yield io.BytesIO(self.read())
+            return
+        try:
+            with fsspec.open(self.url, "rb") as file:
+                yield file
+        except OSError as error:
+            raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
 
     def digest(self) -> str:
         """SHA-256 of the file as it lies there."""
         with fsspec.open(self.url, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(data: str) -> list[Source]:

@@ -63,7 +63,8 @@ class Family:
     title: str
     protocol: str  # how figures are taken, in words, for every report
     words: Words
-    read: Callable[[Sequence[Source], Any], Raw]  # the files of a unit to raw rows, all text
+    # the files of a unit to raw rows, all text, a batch at a time
+    read: Callable[[Sequence[Source], Any], Iterable[Raw]]
     clean: Callable[[pl.DataFrame, bool, Any], Cleaned]  # (raw rows, timed, recipe.columns)
     group: str  # column of the raw and the clean table that must not straddle splits
     label: str  # column of the clean table that is predicted

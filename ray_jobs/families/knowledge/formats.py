@@ -6,13 +6,15 @@ The line forms are those of DKT and DKVMN (count / skills / answers) and of AKT
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from ray_jobs.data import raw as raw_files
-from ray_jobs.data.raw import Raw
+from ray_jobs.data import raw, readers
+from ray_jobs.data.blocks import UNREADABLE, blocks
+from ray_jobs.data.raw import PLACES, Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge.table import Columns
@@ -29,25 +31,28 @@ RAW = ("learner", "item", "skills", "correct", "time")
 HEAD = 1200  # lines that tell how many make up a learner
 
 
-def read(unit: Sequence[Source], columns: Columns) -> Raw:
+def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
     """Rows of a log with the columns `RAW` as text; raises ContractError when it is none."""
     (source,) = unit
-    data = source.read()
-    raw = _line_form(source, data) if _is_line_form(source, data) else _table(source, data, columns)
-    # An empty learner is none: it must not get a pseudonym.
-    rows = raw.rows.with_columns(pl.col(RAW).str.strip_chars().replace("", None))
-    return Raw(rows.select(*RAW, "file", "line"), raw.malformed)
+    for part in _line_form(source) if _is_line_form(source) else _table(source, columns):
+        # An empty learner is none: it must not get a pseudonym.
+        rows = part.rows.with_columns(pl.col(RAW).str.strip_chars().replace("", None))
+        yield replace(part, rows=rows.select(*RAW, *PLACES))
 
 
-def _table(source: Source, data: bytes, columns: Columns) -> Raw:
-    table = raw_files.read(source, data, list_separator=columns.skill_separator)
-    names = _mapping(table.rows.columns, columns, source)
-    renamed = raw_files.rename(table, names)
-    missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
-    rows = renamed.rows.with_columns(missing)
-    if "item" not in names:  # a log of skills alone: practising the skill is the item
-        rows = rows.with_columns(pl.col("skills").alias("item"))
-    return Raw(rows, renamed.malformed)
+def _table(source: Source, columns: Columns) -> Iterator[Raw]:
+    there: list[str] = []
+    for table in readers.batches(source, list_separator=columns.skill_separator):
+        # A column of JSON lines may come late; one that is not in a batch is empty there.
+        there = list(dict.fromkeys([*there, *table.rows.columns]))
+        names = _mapping(there, columns, source)
+        empty = [pl.lit(None, pl.String).alias(n) for n in there if n not in table.rows.columns]
+        renamed = raw.rename(replace(table, rows=table.rows.with_columns(empty)), names)
+        missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
+        rows = renamed.rows.with_columns(missing)
+        if "item" not in names:  # a log of skills alone: practising the skill is the item
+            rows = rows.with_columns(pl.col("skills").alias("item"))
+        yield replace(renamed, rows=rows)
 
 
 def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str, str]:
@@ -84,29 +89,29 @@ def _tokens(line: str) -> list[str]:
     return [t.strip() for t in _bare(line).split(",")]
 
 
-def _is_line_form(source: Source, data: bytes) -> bool:
+def _is_line_form(source: Source) -> bool:
     """Three lines of integers, of which the first is one or two numbers, start a line form."""
     if source.kind not in {".csv", ".txt", ".tsv"}:
         return False
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 3)[:3]
+    lines = next(blocks(source)).text.split("\n", 3)[:3]
     if len(lines) < 3:
         return False
-    heads = [_tokens(line.decode("utf-8", "replace")) for line in lines]
+    heads = [_tokens(line) for line in lines]
     numeric = all(t.isdigit() for tokens in heads for t in tokens)
     return numeric and len(heads[0]) <= 2 and len(heads[1]) == len(heads[2])
 
 
-def _line_form(source: Source, data: bytes) -> Raw:
-    lines = raw_files.decoded(source, data).rstrip().split("\n")
+def _line_form(source: Source) -> Iterator[Raw]:
+    lines = "".join(block.text for block in blocks(source)).rstrip().split("\n")
     period = max((3, 4), key=lambda p: (_agreement(lines[:HEAD], p), _outcomes(lines[:HEAD], p)))
     rows: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
     for start in range(0, len(lines), period):
         group = lines[start : start + period]
-        raw = "\n".join(group)
-        if not _consistent(group, period) or raw_files.UNREADABLE in raw:
-            reason = "unreadable_bytes" if raw_files.UNREADABLE in raw else "malformed_line"
-            bad.append({"line": start + 1, "reason": reason, "raw": raw})
+        text = "\n".join(group)
+        if not _consistent(group, period) or UNREADABLE in text:
+            reason = "unreadable_bytes" if UNREADABLE in text else "malformed_line"
+            bad.append({"line": start + 1, "reason": reason, "raw": text})
             continue
         rows.append(_answers(group, start, source))
     if not rows:
@@ -118,7 +123,7 @@ def _line_form(source: Source, data: bytes) -> Raw:
         pl.lit(source.name).alias("file"),
         pl.col("line").cast(pl.Int64),
     )
-    return Raw(frame, raw_files.malformed(source, bad))
+    yield Raw(frame, raw.malformed(source, bad))
 
 
 def _consistent(group: Sequence[str], period: int) -> bool:

@@ -5,13 +5,14 @@ Every value stays text here; what it means is settled when the table is cleaned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import polars as pl
 
-from ray_jobs.data import raw as raw_files
-from ray_jobs.data.raw import ROW, Raw
+from ray_jobs.data import readers
+from ray_jobs.data.delimited import ROW
+from ray_jobs.data.raw import PLACES, Raw
 from ray_jobs.data.sources import Source, each_alone
 from ray_jobs.errors import ContractError
 from ray_jobs.families.tabular import oulad
@@ -20,7 +21,6 @@ from ray_jobs.families.tabular.table import PREFIX, Columns
 MISSING = ("", "na", "n/a", "nan", "null", "?", ".")  # whatever the case
 GROUPS = ("group", "learner", "learner_id", "student_id", "user_id", "id_student")
 TIMES = ("time", "timestamp", "date", "datetime")
-PLACES = ("file", "line")
 
 
 def units(sources: Sequence[Source]) -> list[list[Source]]:
@@ -28,7 +28,7 @@ def units(sources: Sequence[Source]) -> list[list[Source]]:
     return [list(sources)] if oulad.recognised(sources) else each_alone(sources)
 
 
-def read(unit: Sequence[Source], columns: Columns) -> Raw:
+def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
     """Rows of a table with every column as text behind `x:`, and `group` and `time`.
 
     Raises ContractError where a named column is not there.
@@ -37,7 +37,7 @@ def read(unit: Sequence[Source], columns: Columns) -> Raw:
         raw = oulad.joined(unit, columns.day)
     else:
         (source,) = unit
-        raw = raw_files.read(source, source.read())
+        raw = readers.read(source)
     where = unit[0].url
     own = [name for name in raw.rows.columns if name not in PLACES]
     for key in ("label", "group", "time"):
@@ -47,7 +47,7 @@ def read(unit: Sequence[Source], columns: Columns) -> Raw:
     rows = raw.rows.with_columns(
         pl.when(text.str.to_lowercase().is_in(MISSING)).then(None).otherwise(text).name.keep()
     )
-    return replace(raw, rows=_with_roles(rows, own, columns))
+    yield replace(raw, rows=_with_roles(rows, own, columns))
 
 
 def _with_roles(rows: pl.DataFrame, own: list[str], columns: Columns) -> pl.DataFrame:

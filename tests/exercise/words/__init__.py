@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ray_jobs import store
-from ray_jobs.data import raw
+from ray_jobs.data import readers
 from ray_jobs.data.clean import Cleaned
 from ray_jobs.families import Api, Family, Words
 from ray_jobs.frames import must_have, texts
@@ -137,7 +137,7 @@ API = Api(
 FAMILY = Family(
     name="words", title="Reviews", protocol="no review of an author stands in two splits", api=API,
     words=Words("reviews", "It is meant as an exercise.", ("It counts, and does not read.",)),
-    read=lambda unit, _: raw.read(unit[0], unit[0].read()), clean=clean, sample=sample,
+    read=lambda unit, _: readers.batches(unit[0]), clean=clean, sample=sample,
     group="author", label="verdict", target=lambda _: REVIEWS, targets=targets, ordered=False,
     specs={NaiveBayes.name: NaiveBayes}, baseline=NaiveBayes,
     vocabulary=lambda train: Vocabulary(tuple(sorted(set(" ".join(train["text"]).split())))),
