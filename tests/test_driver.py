@@ -155,6 +155,7 @@ def test_what_is_said_of_a_training_is_true_of_its_artifact(
     kind: str, request: pytest.FixtureRequest, splits: Path
 ) -> None:
     asked: TrainJob = request.getfixturevalue(kind)
+    asked = replace(asked, budget=replace(asked.budget, epochs=12))  # past the best of them
     digest = driver.train(asked)
     model = artifact.read(Path(asked.artifact))
     assert model.digest == digest
