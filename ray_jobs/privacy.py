@@ -24,6 +24,7 @@ from ray_jobs import store
 from ray_jobs.errors import LyceumError
 
 PSEUDONYM_BYTES = 12
+MOST_KNOWN = 1 << 20  # learners whose pseudonyms are kept in memory
 SALT = b"lyceum-bucket-1"  # public: buckets agree between installations
 
 
@@ -53,8 +54,17 @@ class Key:
 
     def seal(self, text: str) -> bytes:
         """Encrypt text with AES-256-GCM; the nonce stands before it."""
-        nonce = os.urandom(12)
-        return nonce + AESGCM(self.sub_key("quarantine")).encrypt(nonce, text.encode(), None)
+        return self.sealer()(text)
+
+    def sealer(self) -> Callable[[str], bytes]:
+        """What seals many texts."""
+        cipher = AESGCM(self.sub_key("quarantine"))
+
+        def seal(text: str) -> bytes:
+            nonce = os.urandom(12)
+            return nonce + cipher.encrypt(nonce, text.encode(), None)
+
+        return seal
 
     def unseal(self, data: bytes) -> str:
         """The text that `seal` was given; raises LyceumError under another key."""
@@ -71,6 +81,33 @@ class Key:
         """A signature that only holders of the key can make; 96 bits, URL-safe."""
         digest = hmac.digest(self.sub_key("prediction"), payload, "sha256")[:12]
         return base64.urlsafe_b64encode(digest).decode()
+
+
+class Aliases:
+    """Pseudonym and bucket of each learner met so far, so that each is made once."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._known = self._made(pl.Series([], dtype=pl.String))
+
+    def replaced(self, rows: pl.DataFrame, column: str) -> pl.DataFrame:
+        """Rows with pseudonyms in place of a column's ids, and a `bucket` (UInt64) beside them."""
+        if len(self._known) > MOST_KNOWN:
+            self._known = self._known.clear()
+        rows = rows.rename({column: "name"})
+        joined = self._joined(rows)
+        new = joined.filter(pl.col("bucket").is_null())["name"].drop_nulls().unique()
+        if len(new):
+            self._known = pl.concat([self._known, self._made(new)])
+            joined = self._joined(rows)
+        return joined.drop("name").rename({"pseudonym": column})
+
+    def _joined(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.join(self._known, on="name", how="left", maintain_order="left")
+
+    def _made(self, names: pl.Series) -> pl.DataFrame:
+        pseudonyms = self._key.pseudonyms(names).alias("pseudonym")
+        return pl.DataFrame([names.alias("name"), pseudonyms, buckets(names).alias("bucket")])
 
 
 def buckets(learners: pl.Series) -> pl.Series:

@@ -18,8 +18,8 @@ from prefect import task
 from ray_jobs import manifest, store
 from ray_jobs.cluster import Cluster
 from ray_jobs.data.clean import CleanTable
-from ray_jobs.data.snapshot import read_parquet, write_parquet
 from ray_jobs.data.split import SplitTable, folded
+from ray_jobs.data.tables import read_parquet, write_part
 from ray_jobs.errors import ContractError
 from ray_jobs.evaluation import compare, evaluate, intervals_from, plain_intervals
 from ray_jobs.privacy import salted
@@ -100,7 +100,7 @@ def _divided(run: Run, rows: pl.DataFrame, held: pl.Series, uri: str) -> SplitTa
     label = pl.when(held).then(pl.lit("test")).when(place < share).then(pl.lit("validation"))
     split = rows.select(label.otherwise(pl.lit("train")).alias("split"))["split"]
     parts = {name: rows.filter(split == name) for name in ("train", "validation", "test")}
-    written = [write_parquet(store.join(uri, f"{n}.parquet"), part) for n, part in parts.items()]
+    written = [write_part(store.join(uri, name), 0, part) for name, part in parts.items()]
     counts = {name: len(part) for name, part in parts.items()}
     if not all(part["scored"].any() for part in parts.values()):
         raise ContractError(

@@ -15,8 +15,8 @@ from prefect import task
 
 from ray_jobs import artifact, code, manifest, store
 from ray_jobs.artifact import Artifact
-from ray_jobs.data.snapshot import read_parquet
 from ray_jobs.data.split import SplitTable
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import ContractError, StoreError
 from ray_jobs.evaluation import (
     Evaluation,

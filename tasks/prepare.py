@@ -22,29 +22,19 @@ from tasks.run import Run
 @task(name="ingest", **RETRIES)
 def ingest(run: Run) -> tuple[Snapshot, bool]:
     """Read the files that the recipe names into an immutable snapshot."""
-    files = sources.find(run.recipe.data)
-    columns = run.recipe.columns
-    inputs = {
-        "files": [[f.name, f.kind, f.split, f.digest()] for f in files],
-        "columns": asdict(columns),
-        "key": run.key.fingerprint,
-        "code": code.digest(run.family.units, run.family.read, snapshots),
-    }
-
-    def work(_: str) -> dict[str, Any]:
-        read = run.family.read
-        snapshot = snapshots.ingest(
-            run.family.units(files),
-            lambda unit: read(unit, columns),
-            group=run.family.group,
-            ordered=run.family.ordered,
-            key=run.key,
-            store_uri=run.store,
-        )
-        return asdict(snapshot)
-
-    result, cached = manifest.once(run.store, "ingest", inputs, work)
-    return Snapshot(**result), cached
+    family, columns = run.family, run.recipe.columns
+    return snapshots.ingest(
+        family.units(sources.find(run.recipe.data)),
+        lambda unit: family.read(unit, columns),
+        group=family.group,
+        ordered=family.ordered,
+        key=run.key,
+        store_uri=run.store,
+        inputs={
+            "columns": asdict(columns),
+            "code": code.digest(family.units, family.read, snapshots),
+        },
+    )
 
 
 @task(name="clean")
@@ -67,6 +57,7 @@ def clean(run: Run, snapshot: Snapshot) -> tuple[CleanTable, bool]:
             uri=uri,
             key=run.key,
             max_bad_fraction=limit,
+            whole=run.family.whole,
         )
         return asdict(table)
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ray_jobs.artifact import Artifact
-from ray_jobs.data.clean import clean
+from ray_jobs.data.clean import CleanTable, clean
 from ray_jobs.data.snapshot import ingest
 from ray_jobs.data.sources import find
 from ray_jobs.data.split import split
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.families import families, family
 from ray_jobs.privacy import Key
 from ray_jobs.recipe import Budget, Split
@@ -51,25 +52,29 @@ class Sampled:
 def sampled(kind: str) -> Sampled:
     """Sample, ingest, clean and split, as a run does; the same for every test."""
     of = family(kind)
-    columns = next(iter(of.recipes.values()))().columns
     with TemporaryDirectory() as folder:
-        store = f"{folder}/store"
-        data = of.sample(Path(folder, "sample"), 0)
+        cleaned = prepared(kind, Path(folder))
         files = contents(Path(folder, "sample"))
-        snapshot = ingest(
-            of.units(find(data)),
-            lambda unit: of.read(unit, columns),
-            group=of.group, ordered=of.ordered, key=KEY, store_uri=store,
-        )  # fmt: skip
-        cleaned = clean(
-            snapshot,
-            lambda rows, timed: of.clean(rows, timed, columns),
-            uri=f"{store}/clean", key=KEY, max_bad_fraction=0.2,
-        )  # fmt: skip
-        parts = split(cleaned, Split(), group=of.group, salt=kind, uri=f"{store}/split")
-        tables = {n: few(pl.read_parquet(parts.table(n)), of.group, n) for n in GROUPS}
+        parts = split(cleaned, Split(), group=of.group, salt=kind, uri=f"{folder}/split")
+        tables = {n: few(read_parquet(parts.table(n)), of.group, n) for n in GROUPS}
         best = of.ceiling(Path(folder, "sample"), tables["test"]) if of.ceiling else None
     return Sampled(files, **tables, ceiling=best)
+
+
+def prepared(kind: str, folder: Path) -> CleanTable:
+    """A family's sample as its clean table, with everything below a folder."""
+    of = family(kind)
+    columns = next(iter(of.recipes.values()))().columns
+    snapshot, _ = ingest(
+        of.units(find(of.sample(folder / "sample", 0))),
+        lambda unit: of.read(unit, columns),
+        group=of.group, ordered=of.ordered, key=KEY, store_uri=str(folder / "store"),
+    )  # fmt: skip
+    return clean(
+        snapshot,
+        lambda rows, timed: of.clean(rows, timed, columns),
+        uri=str(folder / "clean"), key=KEY, max_bad_fraction=0.2, whole=of.whole,
+    )  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:

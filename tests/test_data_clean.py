@@ -7,7 +7,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from ray_jobs import store
 from ray_jobs.data import clean as cleaning
 from ray_jobs.data.clean import CleanTable
-from ray_jobs.data.snapshot import Snapshot, ingest, read_parquet
+from ray_jobs.data.snapshot import Snapshot, ingest
 from ray_jobs.data.sources import each_alone, find
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import formats, rules
 from ray_jobs.families.knowledge.table import CLEAN, Columns
@@ -43,12 +44,20 @@ def delivered(folder: Path, files: dict[str, bytes], columns: Columns | None = N
     logs.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (logs / name).write_bytes(data)
+    return taken(str(logs), folder / "store", columns=columns)[0]
+
+
+def taken(
+    data: str, store_: Path, *, columns: Columns | None = None, key: Key = KEY
+) -> tuple[Snapshot, bool]:
+    """A delivery as a snapshot, and whether all of it was known."""
     return ingest(
-        each_alone(find(str(logs))),
+        each_alone(find(data)),
         lambda unit: formats.read(unit, columns or Columns()),
         group="learner",
-        key=KEY,
-        store_uri=str(folder / "store"),
+        key=key,
+        store_uri=str(store_),
+        inputs={"columns": asdict(columns or Columns())},
     )
 
 
@@ -71,12 +80,12 @@ def csv(rows: Sequence[Sequence[str]], header: str = HEADER) -> bytes:
 
 def quarantine(table: CleanTable) -> list[tuple[str, int, str, str]]:
     """File, line, reason and unsealed text of every bad row."""
-    frame = pl.read_parquet(f"{table.uri}/quarantine.parquet").sort("file", "line")
+    frame = read_parquet(table.quarantine).sort("file", "line")
     return [(file, line, why, KEY.unseal(data)) for file, line, why, data in frame.iter_rows()]
 
 
 def short(table: CleanTable, *columns: str) -> list[tuple[object, ...]]:
-    return pl.read_parquet(table.table).select(columns).rows()
+    return read_parquet(table.table).select(columns).rows()
 
 
 def rows_of(*drawn: st.SearchStrategy[str]) -> st.SearchStrategy[list[Row]]:
@@ -382,9 +391,9 @@ def test_past_the_bad_fraction_cleaning_stops_and_leaves_the_quarantine(tmp_path
     assert "1 of 3 rows are bad (1 missing_item)" in str(caught.value)
     assert "--set max_bad_fraction" in str(caught.value)
     folder = tmp_path / "past" / "clean"
-    assert [path.name for path in folder.iterdir()] == ["quarantine.parquet"]
+    assert [path.name for path in folder.iterdir()] == ["quarantine"]
     assert str(folder) in str(caught.value)
-    frame = pl.read_parquet(folder / "quarantine.parquet")
+    frame = read_parquet(str(folder / "quarantine"))
     assert frame.select("file", "line", "reason").rows() == [("log.csv", 4, "missing_item")]
 
 
@@ -428,7 +437,8 @@ def test_other_malformed_lines_are_another_snapshot_of_the_same_rows(tmp_path: P
     for torn in ("a,b", "c,d", "a,b\na,b"):
         snapshot = delivered(tmp_path, {"log.csv": csv(TIMED) + b"\n" + torn.encode()})
         uris.add(snapshot.uri)
-        assert len(read_parquet(snapshot.quarantine)) == torn.count("\n") + 1
+        (bad,) = snapshot.quarantines
+        assert len(read_parquet(bad)) == torn.count("\n") + 1
     assert len(uris) == 3
     digests = {store.read_json(f"{uri}/manifest.json")["digest"] for uri in uris}
     assert len(digests) == 1
@@ -437,26 +447,21 @@ def test_other_malformed_lines_are_another_snapshot_of_the_same_rows(tmp_path: P
 def test_a_snapshot_that_was_half_written_is_written_again(tmp_path: Path) -> None:
     first = delivered(tmp_path, {"log.csv": csv(TIMED)})
     Path(first.uri, "manifest.json").unlink()
-    Path(first.rows).write_bytes(b"half")
+    (run,) = first.runs
+    Path(run.uri).write_bytes(b"half")
     again = delivered(tmp_path, {"log.csv": csv(TIMED)})
     assert again == first
-    assert len(read_parquet(again.rows)) == len(TIMED)
+    assert len(again.rows()) == len(TIMED)
 
 
 def test_another_key_is_another_snapshot(tmp_path: Path) -> None:
-    def with_key(key: Key) -> Snapshot:
-        (tmp_path / "log.csv").write_bytes(csv(TIMED))
-        return ingest(
-            each_alone(find(str(tmp_path / "log.csv"))),
-            lambda unit: formats.read(unit, Columns()),
-            group="learner",
-            key=key,
-            store_uri=str(tmp_path / "store"),
-        )
-
-    one, two = with_key(KEY), with_key(Key(b"x" * 32))
+    (tmp_path / "log.csv").write_bytes(csv(TIMED))
+    one, two = (
+        taken(str(tmp_path / "log.csv"), tmp_path / "store", key=key)[0]
+        for key in (KEY, Key(b"x" * 32))
+    )
     assert one.digest != two.digest
-    rows = [read_parquet(s.rows) for s in (one, two)]
+    rows = [snapshot.rows() for snapshot in (one, two)]
     assert rows[0]["bucket"].equals(rows[1]["bucket"])
     assert not set(rows[0]["learner"]) & set(rows[1]["learner"])
 
@@ -467,8 +472,8 @@ def test_each_stage_says_its_counts_in_one_line(
     with caplog.at_level(logging.INFO, logger="ray_jobs"):
         table = cleaned(tmp_path, {"log.csv": csv([*TIMED, ("a", "", "s", "1", "5"), ("torn",)])})
     messages = [record.getMessage() for record in caplog.records]
-    assert messages[0].startswith("ingest: 4 rows from 1 files, 1 malformed; snapshot ")
+    assert messages[0].startswith("ingest: 4 rows from 1 files, 1 malformed; 0 of 1 units known; ")
     assert messages[1:] == [
         "clean: 4 rows read = 2 kept + 2 quarantined + 0 merged + 0 repeats",
     ]
-    assert replace(table).table == f"{table.uri}/table.parquet"
+    assert replace(table).table == f"{table.uri}/table"

@@ -111,7 +111,10 @@ def test_quoted_fields_come_back_as_they_were_written(fields: list[tuple[str, st
         writer.writerow((f"u{number}", item, skills))
     read = raw(buffer.getvalue())
     assert read.malformed.is_empty()
-    expected = [(f"u{n}", item, skills) for n, (item, skills) in enumerate(fields)]
+    expected = [
+        (f"u{n}", item.strip() or None, skills.strip() or None)
+        for n, (item, skills) in enumerate(fields)
+    ]
     assert read.rows.select("learner", "item", "skills").rows() == expected
     assert read.rows["line"].to_list() == lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from ray_jobs import store
 from ray_jobs.data.clean import CleanTable
-from ray_jobs.data.snapshot import write_parquet
 from ray_jobs.data.split import NAMES, SplitTable, split
+from ray_jobs.data.tables import write_part
 from ray_jobs.errors import ContractError, UsageError
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.privacy import Key, buckets
@@ -49,8 +50,9 @@ def table(
 
 
 def divided(
-    folder: Path, frame: pl.DataFrame, how: Split = HALVES, salt: str = "school"
+    folder: Path, frame: pl.DataFrame, how: Split = HALVES, salt: str = "school", shares: int = 3
 ) -> SplitTable:
+    """Divide a clean table that lies in some shares of all learners."""
     clean = CleanTable(
         uri=str(folder / "clean"),
         digest="d",
@@ -61,7 +63,9 @@ def divided(
         repeats=0,
         timed=frame["time"].is_not_null().all(),
     )
-    write_parquet(clean.table, frame)
+    for share in range(shares):
+        mine = frame.filter(pl.col("bucket") % shares == share)
+        write_part(clean.table, share, mine)
     return split(clean, how, group="learner", salt=salt, uri=str(folder / "split"))
 
 
@@ -115,6 +119,19 @@ def test_the_same_salt_divides_the_same_and_another_otherwise(tmp_path: Path) ->
     first = who(divided(tmp_path / "1", frame))
     assert who(divided(tmp_path / "2", frame.reverse())) == first
     assert who(divided(tmp_path / "3", frame, salt="other school"))["test"] != first["test"]
+
+
+@pytest.mark.parametrize("until", [1.0, 0.6])
+def test_in_how_many_parts_a_table_lies_is_nothing_to_its_split(
+    until: float, tmp_path: Path
+) -> None:
+    frame = table(MANY, [float(n * 7 % 50) for n in range(len(MANY))])
+    one, many = (
+        divided(tmp_path / str(n), frame, replace(HALVES, until=until), shares=n) for n in (1, 4)
+    )
+    for name, part in parts(one).items():
+        assert sorted(part["item"]) == sorted(parts(many)[name]["item"])
+    assert replace(one, uri="", content="") == replace(many, uri="", content="")
 
 
 def test_a_learner_keeps_the_split_when_others_come_and_go(tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from ray_jobs import artifact
 from ray_jobs.artifact import Artifact
+from ray_jobs.data import clean
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.families import Family, families, family
 from ray_jobs.metrics import KINDS
 from ray_jobs.predictor import predict
-from tests.family_parts import MODELS, contents, fresh, sampled, small, taught
+from tests.family_parts import MODELS, contents, fresh, prepared, sampled, small, taught
 
 LEARNT = {"auc": 0.6, "r2": 0.1}  # figures that nobody has by chance
 
@@ -100,6 +102,17 @@ def test_a_sample_follows_from_its_seed(kind: str, tmp_path: Path) -> None:
         assert Path(data).is_relative_to(tmp_path / str(seed))
     assert contents(tmp_path / "0") == sampled(kind).files
     assert contents(tmp_path / "1") != sampled(kind).files
+
+
+@each_family
+def test_in_how_many_shares_a_log_is_cleaned_is_nothing_to_its_table(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = prepared(kind, tmp_path / "one")
+    monkeypatch.setattr(clean, "SHARE_ROWS", one.read // 4)
+    many = prepared(kind, tmp_path / "many")
+    assert many.counts == one.counts
+    assert read_parquet(many.table).equals(read_parquet(one.table))
 
 
 @each_family

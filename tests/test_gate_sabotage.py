@@ -14,7 +14,7 @@ import pytest
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.cluster import Cluster
-from ray_jobs.data.snapshot import read_parquet
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.evaluation import Evaluation, compare, compare_slices, evaluate
 from ray_jobs.families import recipe
 from ray_jobs.families.knowledge.simulator import simulate

@@ -41,17 +41,20 @@ def same_key(logs: Path) -> dict[str, str]:
     return {"LYCEUM_KEY_FILE": str(logs.with_name("key"))}
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "platform"])
+def up(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    at = Installation.of(tmp_path_factory.mktemp("undisturbed"), logs, **same_key(logs))
-    return at.run(*WORDS, "--data", str(logs))
+def undisturbed(up: bool, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with Installation.lent(folder, logs, up=up, **same_key(logs)) as here:
+        return here.run(*WORDS, "--data", str(logs))
 
 
-@pytest.fixture(params=["alone", "platform"])
-def at(
-    request: pytest.FixtureRequest, logs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    up = request.param == "platform"
+@pytest.fixture
+def at(up: bool, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("killed")
     with Installation.lent(folder, logs, up=up, **same_key(logs)) as here:
         yield here
@@ -91,7 +94,7 @@ def told_of_data(report: dict[str, Any]) -> dict[str, Any]:
 def killed(at: Installation, stage: str, share: float, undisturbed: dict[str, Any]) -> set[int]:
     """Start a run and kill it after a stage; the ports its processes listened on, and 0.
 
-    None where it ended before.
+    Nothing where it ended before.
     """
     run = at.start("run", *WORDS, "--data", str(at.data))
     assert run.stdout is not None
@@ -104,16 +107,15 @@ def killed(at: Installation, stage: str, share: float, undisturbed: dict[str, An
     following = stages[stages.index(stage) + 1]
     # Where stages come from the cache, starting takes about as long as a stage.
     time.sleep(share * max(undisturbed["timings_s"][following], 0.2 if stage else 6))
-    if run.poll() is not None:
-        return set()  # it was faster than the undisturbed one, whose checkpoint it had
-    found = listening_of(run.pid)
+    # It may be over: it was faster than the undisturbed one, whose checkpoint it had.
+    found = listening_of(run.pid) | {0} if run.poll() is None else set()
     run.kill()
     # What it started lives until the next start, and holds its pipes open: there is no end to read.
     run.wait()
     for pipe in (run.stdout, run.stderr):
         assert pipe is not None
         pipe.close()
-    return found | {0}
+    return found
 
 
 def ports_held(home: Path) -> set[int]:

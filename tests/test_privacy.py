@@ -132,7 +132,7 @@ def test_no_learner_is_named_anywhere_on_the_store(tmp_path: Path) -> None:
         lines += [f"{name},i1,s,{outcome},7,x" for outcome in (0, 1)]
     (tmp_path / "log.csv").write_text("\n".join(lines))
     uri = tmp_path / "store"
-    snapshot = ingest(
+    snapshot, _ = ingest(
         each_alone(find(str(tmp_path / "log.csv"))),
         lambda unit: formats.read(unit, Columns()),
         group="learner",

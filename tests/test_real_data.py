@@ -61,7 +61,7 @@ FORMS = [
 
 
 def prepared(data: str, folder: Path) -> tuple[CleanTable, SplitTable]:
-    snapshot = ingest(
+    snapshot, _ = ingest(
         each_alone(find(str(DATA / data))),
         lambda unit: formats.read(unit, Columns()),
         group="learner",

@@ -119,7 +119,7 @@ def test_cleaning_finds_what_was_planted_and_gives_the_rest_back(
     truth: Truth, log: Path, tmp_path: Path
 ) -> None:
     key, columns = Key(bytes(32)), Columns()
-    snapshot = ingest(
+    snapshot, _ = ingest(
         each_alone(find(str(log))),
         lambda unit: read(unit, columns),
         group="learner",

@@ -11,7 +11,7 @@ import pytest
 
 import ray_jobs
 from ray_jobs import store
-from ray_jobs.data.snapshot import read_parquet
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.settings import Settings
 from ray_jobs.training import submit
 from ray_jobs.training.events import Event
@@ -237,8 +237,7 @@ def assert_equal_but_for_their_place(told: Told, first: Told) -> None:
     for name in ("train", "validation", "test"):
         kept, whole = (read_parquet(t.splits.table(name)) for t in (told, first))
         assert kept.equals(whole), name
-    for table in ("clean", "snapshot"):
-        kept, whole = (
-            read_parquet(f"{getattr(t, table).uri}/quarantine.parquet") for t in (told, first)
-        )
-        assert kept.drop("sealed").equals(whole.drop("sealed")), table
+    kept, whole = (read_parquet(t.clean.quarantine) for t in (told, first))
+    assert kept.drop("sealed").equals(whole.drop("sealed"))
+    kept, whole = (t.snapshot.rows() for t in (told, first))
+    assert kept.equals(whole)

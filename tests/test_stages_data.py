@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from ray_jobs.data.clean import CleanTable
-from ray_jobs.data.snapshot import read_parquet
 from ray_jobs.data.split import SplitTable
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import ContractError
 from tasks.prepare import clean, ingest, split
 from tests.stages_parts import planned, school, write_key

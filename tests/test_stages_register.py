@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.tracking import MlflowClient
 
 import ray_jobs
-from ray_jobs.data.snapshot import read_parquet
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release, verify
 from tasks import plots, record, register

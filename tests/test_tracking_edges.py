@@ -200,7 +200,7 @@ def test_the_splits_of_a_remote_store_are_named_with_their_own_counts(
     for name in names:
         data = logged[name].dataset
         assert (data.source_type, len(data.digest)) == ("s3", 16)
-        assert orjson.loads(data.source) == {"uri": f"s3://bucket/split/{name}.parquet"}
+        assert orjson.loads(data.source) == {"uri": f"s3://bucket/split/{name}"}
         counted = {"rows": rows[name], "scored": scored[name], "groups": groups[name]}
         assert orjson.loads(data.profile or "") == counted
         assert [tag.value for tag in logged[name].tags] == [name]

@@ -15,7 +15,7 @@ import httpx
 
 from ray_jobs import artifact, settings, store
 from ray_jobs.cluster import joined
-from ray_jobs.data import clean, snapshot, sources, split
+from ray_jobs.data import clean, snapshot, sources, split, tables
 from ray_jobs.families import family, recipe
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import World
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
             identifier = submit.submit(job, cluster.dashboard)
             submit.wait(job, identifier, cluster.dashboard, _silent)
             model = artifact.read(store.local_path(job.artifact))
-            table = snapshot.read_parquet(job.validation)
+            table = tables.read_parquet(job.validation)
             golden = model.family.api.golden(table, model.vocabulary)
             release = Release(
                 service="worker", family="knowledge", lineage="0" * 32, artifact=job.artifact,
@@ -71,7 +71,7 @@ def training_job(folder: Path) -> TrainJob:
     key, home = load_key(folder / "key"), str(folder / "store")
     simulate(World(learners=200), folder / "logs")
     files = sources.find(str(folder / "logs"))
-    taken = snapshot.ingest(
+    taken, _ = snapshot.ingest(
         kind.units(files),
         lambda unit: kind.read(unit, plan.columns),
         group=kind.group,

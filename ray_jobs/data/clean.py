@@ -7,18 +7,24 @@ themselves belong to the family.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
-from ray_jobs import store
-from ray_jobs.data.snapshot import Snapshot, read_parquet, sealed, write_parquet
+from ray_jobs import manifest, store
+from ray_jobs.data.pieces import sealed
+from ray_jobs.data.snapshot import Snapshot
+from ray_jobs.data.tables import each, read_parquet, write_part
 from ray_jobs.errors import ContractError
 from ray_jobs.privacy import Key
 
 log = logging.getLogger(__name__)
+
+SHARE_ROWS = 600_000  # cleaned at a time, so that any number of them can be
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Cleaned:
 class CleanTable:
     """A clean table on the store, and the count of everything that did not get there."""
 
-    uri: str  # folder: table.parquet, quarantine.parquet
+    uri: str  # folder: table and quarantine, each a folder of Parquet files
     digest: str  # of the snapshot it came from
     read: int
     kept: int
@@ -49,12 +55,28 @@ class CleanTable:
 
     @property
     def table(self) -> str:
-        return store.join(self.uri, "table.parquet")
+        return store.join(self.uri, "table")
+
+    @property
+    def quarantine(self) -> str:
+        return store.join(self.uri, "quarantine")
 
     @property
     def counts(self) -> dict[str, Any]:
         names = ("read", "kept", "quarantined", "merged", "repeats")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What became of a share of the rows."""
+
+    written: str  # digest of its part of the table
+    kept: int
+    reasons: Counter[str]
+    merged: int
+    repeats: int
+    notes: tuple[str, ...]
 
 
 def clean(
@@ -64,30 +86,73 @@ def clean(
     uri: str,
     key: Key,
     max_bad_fraction: float,
+    whole: bool = False,
 ) -> CleanTable:
-    """Apply a family's rules; raises ContractError past the bad fraction, after writing why."""
-    cleaned = rules(read_parquet(snapshot.rows), snapshot.timed)
-    early = read_parquet(snapshot.quarantine)
-    quarantine = pl.concat([early, sealed(cleaned.bad, key)])
+    """Apply a family's rules; raises ContractError past the bad fraction, after writing why.
+
+    Rules see all rows of a learner at once, and all there are where they must see the `whole`.
+    """
     table = CleanTable(
         uri=uri,
         digest=snapshot.digest,
         read=snapshot.read,
-        kept=len(cleaned.table),
-        quarantined=dict(sorted(quarantine["reason"].value_counts().iter_rows())),
-        merged=cleaned.merged,
-        repeats=cleaned.repeats,
+        kept=0,
+        quarantined=snapshot.malformed,
+        merged=0,
+        repeats=0,
         timed=snapshot.timed,
-        notes=[*snapshot.notes, *cleaned.notes],
+        notes=snapshot.notes,
     )
-    assert table.read == table.kept + len(quarantine) + table.merged + table.repeats, table
-    write_parquet(store.join(uri, "quarantine.parquet"), quarantine)
-    _refuse_rubbish(table, len(quarantine), max_bad_fraction)
-    table = replace(table, content=write_parquet(table.table, cleaned.table))
+    early = len(snapshot.quarantines)
+    for number, malformed in enumerate(snapshot.quarantines):
+        write_part(table.quarantine, number, read_parquet(malformed))
+    shares = 1 if whole else math.ceil(snapshot.read / SHARE_ROWS)
+
+    def work(share: int) -> Share:
+        cleaned = rules(snapshot.rows(share, shares), snapshot.timed)
+        write_part(table.quarantine, early + share, sealed(cleaned.bad, key))
+        written = write_part(table.table, share, cleaned.table)
+        return Share(
+            written=written,
+            kept=len(cleaned.table),
+            reasons=Counter(cleaned.bad["reason"].to_list()),
+            merged=cleaned.merged,
+            repeats=cleaned.repeats,
+            notes=cleaned.notes,
+        )
+
+    done = each(work, range(shares))
+    table = _finished(_counted(table, done), max_bad_fraction)
     store.write_json(store.join(uri, "counts.json"), asdict(table))
+    return table
+
+
+def _counted(table: CleanTable, done: Sequence[Share]) -> CleanTable:
+    """A table with what its rules made of all shares of the rows."""
+    reasons = sum((share.reasons for share in done), Counter(table.quarantined))
+    return replace(
+        table,
+        kept=sum(share.kept for share in done),
+        quarantined=dict(sorted(reasons.items())),
+        merged=sum(share.merged for share in done),
+        repeats=sum(share.repeats for share in done),
+        notes=list(dict.fromkeys([*table.notes, *(n for share in done for n in share.notes)])),
+        content=manifest.digest([share.written for share in done]),
+    )
+
+
+def _finished(table: CleanTable, max_bad_fraction: float) -> CleanTable:
+    """A table that is good enough; one that is refused is taken away again."""
+    bad = sum(table.quarantined.values())
+    assert table.read == table.kept + bad + table.merged + table.repeats, table
+    try:
+        _refuse_rubbish(table, bad, max_bad_fraction)
+    except ContractError:
+        store.remove(table.table)
+        raise
     log.info(
         "clean: %d rows read = %d kept + %d quarantined + %d merged + %d repeats",
-        table.read, table.kept, len(quarantine), table.merged, table.repeats,
+        table.read, table.kept, bad, table.merged, table.repeats,
     )  # fmt: skip
     for note in table.notes:
         log.info("clean: %s", note)
@@ -99,12 +164,12 @@ def _refuse_rubbish(table: CleanTable, bad: int, limit: float) -> None:
     if table.kept == 0:
         raise ContractError(
             f"no valid row among {table.read}: {reasons}; they lie in "
-            f"{table.uri}/quarantine.parquet. Mend the log, or map its columns with "
+            f"{table.quarantine}. Mend the log, or map its columns with "
             "--set columns.NAME=..."
         )
     if bad > limit * table.read:
         raise ContractError(
             f"{bad} of {table.read} rows are bad ({reasons}), more than the recipe's "
-            f"{limit:.0%}; they lie in {table.uri}/quarantine.parquet. Mend the log, map its "
+            f"{limit:.0%}; they lie in {table.quarantine}. Mend the log, map its "
             "columns with --set columns.NAME=..., or allow more with --set max_bad_fraction=..."
         )

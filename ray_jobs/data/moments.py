@@ -13,9 +13,23 @@ DAY = "%Y-%m-%d"
 
 def seconds(time: pl.Expr) -> pl.Expr:
     """Unix seconds of a number of them, or of ISO 8601; without a zone that is UTC."""
+    return time.map_batches(_seconds, return_dtype=pl.Float64)
+
+
+def _seconds(texts: pl.Series) -> pl.Series:
+    numbers = texts.cast(pl.Float64, strict=False)
+    if numbers.null_count() == texts.null_count():
+        return numbers
+    words = texts.filter(numbers.is_null()).unique().drop_nulls()
+    known = words.to_frame("text").with_columns(_moment(pl.col("text")).alias("moment"))
+    joined = texts.to_frame("text").join(known, on="text", how="left", maintain_order="left")
+    return numbers.fill_null(joined["moment"])
+
+
+def _moment(time: pl.Expr) -> pl.Expr:
     iso = time.str.replace(" ", "T", literal=True)
     zoned = [iso.str.to_datetime(f, strict=False, time_unit="us", time_zone="UTC") for f in ZONED]
     naive = [iso.str.to_datetime(f, strict=False, time_unit="us") for f in NAIVE]
     day = iso.str.to_date(DAY, strict=False).cast(pl.Datetime("us"))
     moments = [moment.dt.epoch("us") / 1e6 for moment in (*zoned, *naive, day)]
-    return pl.coalesce(time.cast(pl.Float64, strict=False), *moments)
+    return pl.coalesce(moments)

@@ -20,7 +20,7 @@ PLACES = ("file", "line")
 
 @dataclass(frozen=True)
 class Raw:
-    """Rows of a file, or of a part of it: String columns, `file` and `line` (1-based).
+    """Rows of a file, or of a part of it: tidy String columns, `file` and `line` (1-based).
 
     A column of the log's own called file or line has an underscore behind it.
     """
@@ -52,8 +52,14 @@ def own(name: str) -> str:
     return f"{name}_" if name in PLACES else name
 
 
+def tidy(rows: pl.DataFrame) -> pl.DataFrame:
+    """Texts without spaces around them, and null where none is left."""
+    text = pl.col(pl.String)
+    return rows.with_columns(text.str.strip_chars()).with_columns(pl.when(text != "").then(text))
+
+
 def placed(rows: pl.DataFrame, source: Source, line: pl.Series) -> pl.DataFrame:
-    """Rows with the file and the lines (Int64) they stand in."""
+    """Tidy rows with the file and the lines (Int64) they stand in."""
     return rows.with_columns(pl.lit(source.name).alias("file"), line.alias("line"))
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ray_jobs.data import delimited
 from ray_jobs.data.blocks import BLOCK_BYTES, UNREADABLE, Block, blocks
-from ray_jobs.data.raw import MALFORMED, Raw, malformed, own, placed, together
+from ray_jobs.data.raw import MALFORMED, Raw, malformed, own, placed, tidy, together
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
 
@@ -85,7 +85,7 @@ def _json_block(source: Source, part: Block, list_separator: str) -> Raw:
     names = sorted({name for row in rows for name in row})
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
     line_numbers = pl.Series("line", lines, dtype=pl.Int64)
-    return Raw(placed(frame, source, line_numbers), malformed(source, bad))
+    return Raw(placed(tidy(frame), source, line_numbers), malformed(source, bad))
 
 
 def _json_object(line: str) -> dict[str, Any] | None:
@@ -135,7 +135,7 @@ def _typed(source: Source, frame: pl.DataFrame, line: int, list_separator: str) 
     frame = frame.with_columns(_plain(name) for name in frame.select(cs.float()).columns)
     frame = frame.select(pl.all().cast(pl.String))
     lines = pl.int_range(line, line + len(frame), dtype=pl.Int64, eager=True)
-    return Raw(placed(frame, source, lines), pl.DataFrame(schema=MALFORMED))
+    return Raw(placed(tidy(frame), source, lines), pl.DataFrame(schema=MALFORMED))
 
 
 def _plain(name: str) -> pl.Expr:

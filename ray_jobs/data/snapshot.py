@@ -2,37 +2,39 @@
 
 The digest is that of the rows as a multiset, so order, file boundaries and
 delivery times do not matter; a log without times keeps its order as its time.
-What was said once is not written again: a snapshot never changes.
+A file that was read once is not read again, and a snapshot never changes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from typing import Any
 
 import polars as pl
 
 from ray_jobs import manifest, store
-from ray_jobs.data.raw import Raw, together
+from ray_jobs.data import pieces, runs
+from ray_jobs.data.multiset import Content
+from ray_jobs.data.pieces import Piece
+from ray_jobs.data.raw import Raw
+from ray_jobs.data.runs import Run
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
-from ray_jobs.privacy import Key, buckets
+from ray_jobs.privacy import Aliases, Key
 
 log = logging.getLogger(__name__)
 
 SAME_TIME = 0.9  # share of rows; with more at one moment, the times tell nothing
-
-QUARANTINE = pl.Schema(
-    {"file": pl.String, "line": pl.Int64, "reason": pl.String, "sealed": pl.Binary}
-)
+BUCKETS = 2**64
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A delivery on the store: rows.parquet and quarantine.parquet below `uri`."""
+    """A delivery on the store: the pieces that it came in."""
 
     uri: str
     digest: str
@@ -41,14 +43,22 @@ class Snapshot:
     timed: bool  # whether rows carry times; if not, order of the files is their time
     files: list[str]
     notes: list[str] = field(default_factory=list)  # what a person should know of the reading
+    runs: list[Run] = field(default_factory=list)
+    quarantines: list[str] = field(default_factory=list)  # of malformed rows
 
-    @property
-    def rows(self) -> str:
-        return store.join(self.uri, "rows.parquet")
+    @classmethod
+    def loads(cls, value: Mapping[str, Any]) -> Snapshot:
+        """From a record as JSON has it."""
+        return cls(**{**value, "runs": [Run(**run) for run in value["runs"]]})
 
-    @property
-    def quarantine(self) -> str:
-        return store.join(self.uri, "quarantine.parquet")
+    def rows(self, share: int = 0, shares: int = 1) -> pl.DataFrame:
+        """The rows of one of equal shares of all learners; of all of them, in their order.
+
+        Rows without a learner are in the first share.
+        """
+        low, high = BUCKETS * share // shares, BUCKETS * (share + 1) // shares - 1
+        rows = pl.concat([runs.read(run, low, high) for run in self.runs], how="diagonal")
+        return rows.sort("position") if shares == 1 else rows
 
 
 def ingest(
@@ -59,77 +69,101 @@ def ingest(
     ordered: bool = True,
     key: Key,
     store_uri: str,
-) -> Snapshot:
-    """Read a delivery into a snapshot, each unit of files by itself.
+    inputs: Mapping[str, Any] | None = None,
+) -> tuple[Snapshot, bool]:
+    """A delivery as a snapshot, and whether every file of it was known.
 
-    With `ordered`, the order of a log without times is its time. Raises
-    ContractError where a file keeps no contract.
+    Each unit of files is read by itself, once for the same `inputs`. With `ordered`,
+    the order of a log without times is its time. Raises ContractError where a file
+    keeps no contract.
     """
-    sources = [source for unit in units for source in unit]
-    raws = [together(read(unit)) for unit in units]
-    labelled = [
-        raw.rows.with_columns(pl.lit(unit[0].split, pl.String).alias("split"))
-        for unit, raw in zip(units, raws, strict=True)
-    ]
-    _refuse_other_columns(units, labelled)
-    rows = pl.concat(labelled, how="diagonal").with_columns(
-        pl.int_range(pl.len(), dtype=pl.Int64).alias("position")
-    )
-    rows = rows.with_columns(buckets(rows[group]).alias("bucket"), key.pseudonyms(rows[group]))
-    malformed = pl.concat([raw.malformed for raw in raws])
-    snapshot = _described(rows, malformed, sources, ordered=ordered, key=key, store_uri=store_uri)
-    snapshot = replace(snapshot, notes=[note for raw in raws for note in raw.notes])
+    aliases = Aliases(key)
+    found: list[Piece] = []
+    known = 0
+
+    for unit in units:
+
+        def work(uri: str, unit: Sequence[Source] = unit) -> dict[str, Any]:
+            raws = read(unit)
+            piece = pieces.write(unit, raws, uri=uri, group=group, aliases=aliases, key=key)
+            return piece.as_dict()
+
+        files = [[source.name, source.kind, source.split, source.digest()] for source in unit]
+        about = {"files": files, "group": group, "key": key.fingerprint, **(inputs or {})}
+        piece, there = manifest.once(store_uri, "ingest", about, work)
+        known += there
+        found.append(Piece.loads(piece))
+    snapshot = _described(units, found, ordered=ordered, key=key, store_uri=store_uri)
     log.info(
-        "ingest: %d rows from %d files, %d malformed; snapshot %s",
-        snapshot.read, len(sources), len(malformed), snapshot.digest[:12],
+        "ingest: %d rows from %d files, %d malformed; %d of %d units known; snapshot %s",
+        snapshot.read, len(snapshot.files), sum(snapshot.malformed.values()), known, len(units),
+        snapshot.digest[:12],
     )  # fmt: skip
-    if rows.is_empty():
-        raise ContractError(
-            f"no row could be read from {', '.join(snapshot.files)}: {snapshot.malformed}; "
-            "a row has as many fields as the header has names"
-        )
-    return _kept(snapshot, rows, malformed, key)
+    return snapshot, known == len(units)
 
 
 def _described(
-    rows: pl.DataFrame,
-    malformed: pl.DataFrame,
-    sources: Sequence[Source],
+    units: Sequence[Sequence[Source]],
+    found: Sequence[Piece],
     *,
     ordered: bool,
     key: Key,
     store_uri: str,
 ) -> Snapshot:
-    timed = tells_time(rows)
-    digest = rows_digest(rows, ordered=ordered and not timed)
+    """The snapshot of some pieces, written where it is new."""
+    _refuse_other_columns(units, found)
+    names = [source.name for unit in units for source in unit]
+    malformed = sum((Counter(piece.malformed) for piece in found), Counter[str]())
+    content = reduce(Content.then, (piece.content for piece in found))
+    faults = reduce(Content.then, (piece.faults for piece in found))
+    if content.rows == 0:
+        raise ContractError(
+            f"no row could be read from {', '.join(names)}: {dict(malformed)}; "
+            "a row has as many fields as the header has names"
+        )
+    timed = _timed(found)
+    digest = manifest.digest([content.digest(ordered=ordered and not timed), key.fingerprint])
     # Malformed lines are part of the delivery, though not of what is learnt from it.
-    faults = sorted(key.pseudonym(raw) for raw in malformed["raw"])
-    return Snapshot(
-        uri=store.join(store_uri, "snapshots", manifest.digest([digest, faults])[:16]),
+    name = manifest.digest([digest, faults.digest(ordered=False)])[:16]
+    snapshot = Snapshot(
+        uri=store.join(store_uri, "snapshots", name),
         digest=digest,
-        read=len(rows) + len(malformed),
-        malformed=dict(sorted(malformed["reason"].value_counts().iter_rows())),
+        read=content.rows + faults.rows,
+        malformed=dict(sorted(malformed.items())),
         timed=timed,
-        files=[source.name for source in sources],
+        files=names,
+        notes=[note for piece in found for note in piece.notes],
+        runs=_placed(found),
+        quarantines=[piece.quarantine for piece in found],
     )
+    return _kept(snapshot)
 
 
-def _kept(snapshot: Snapshot, rows: pl.DataFrame, malformed: pl.DataFrame, key: Key) -> Snapshot:
+def _placed(found: Sequence[Piece]) -> list[Run]:
+    placed: list[Run] = []
+    offset = 0
+    for piece in found:
+        placed += [replace(run, offset=offset) for run in piece.runs]
+        offset += piece.content.rows
+    return placed
+
+
+def _kept(snapshot: Snapshot) -> Snapshot:
     """Write a snapshot, or give back the one of the same content that is there."""
     uri = store.join(snapshot.uri, "manifest.json")
     if store.exists(uri):
-        return Snapshot(**store.read_json(uri))
-    write_parquet(snapshot.rows, rows)
-    write_parquet(snapshot.quarantine, sealed(malformed, key))
+        there = Snapshot.loads(store.read_json(uri))
+        if all(store.exists(place) for place in [*there.quarantines, *(r.uri for r in there.runs)]):
+            return there
     store.write_json(uri, asdict(snapshot))
     return snapshot
 
 
-def _refuse_other_columns(units: Sequence[Sequence[Source]], parts: Sequence[pl.DataFrame]) -> None:
+def _refuse_other_columns(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> None:
     """Files of one delivery are one table."""
-    first = set(parts[0].columns)
-    for unit, part in zip(units, parts, strict=True):
-        if missing := sorted(first ^ set(part.columns)):
+    first = set(found[0].columns)
+    for unit, piece in zip(units, found, strict=True):
+        if missing := sorted(first ^ set(piece.columns)):
             here = "lacks" if set(missing) <= first else "differs in"
             raise ContractError(
                 f"{unit[0].url} {here} {', '.join(missing[:5])} beside {units[0][0].url}; files of "
@@ -137,40 +171,15 @@ def _refuse_other_columns(units: Sequence[Sequence[Source]], parts: Sequence[pl.
             )
 
 
-def tells_time(rows: pl.DataFrame) -> bool:
+def _timed(found: Sequence[Piece]) -> bool:
     """Whether rows carry times that tell them apart; a slip among constants does not."""
-    if "time" not in rows.columns:
-        return False
-    counts = rows["time"].drop_nulls().value_counts()["count"].to_list()
-    return len(counts) > 1 and max(counts) <= SAME_TIME * sum(counts)
+    moments = [moment for piece in found for moment in piece.moments]
+    dated = sum(moment.dated for moment in moments)
+    # A time of nearly all rows is that of nearly all rows of some run.
+    usual = {m.text for m in moments if m.dated and m.times > SAME_TIME * m.dated}
+    return dated > 0 and all(_count(text, found) <= SAME_TIME * dated for text in usual)
 
 
-def rows_digest(rows: pl.DataFrame, *, ordered: bool) -> str:
-    """SHA-256 of rows as a multiset; with `ordered` their position counts as well."""
-    dropped = ["file", "line", *([] if ordered else ["position"])]
-    content = rows.drop(dropped, strict=False)
-    content = content.select(sorted(content.columns))
-    # Sorting by every column makes the text the same for every order of the same rows.
-    text = content.sort(content.columns, nulls_last=True).write_csv(null_value="\x00")
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sealed(bad: pl.DataFrame, key: Key) -> pl.DataFrame:
-    """Quarantine rows with their raw text encrypted."""
-    secrets = pl.Series("sealed", [key.seal(text or "") for text in bad["raw"]], dtype=pl.Binary)
-    return bad.select("file", "line", "reason").with_columns(secrets).cast(QUARANTINE)
-
-
-def write_parquet(uri: str, frame: pl.DataFrame) -> str:
-    """Write a whole table at once or not at all; returns the digest of what was written."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer)
-    store.write_bytes(uri, buffer.getvalue())
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
-
-
-def read_parquet(uri: str) -> pl.DataFrame:
-    """Read a table of the store; raises StoreError when it is missing."""
-    if store.is_local(uri) and store.local_path(uri).is_file():
-        return pl.read_parquet(store.local_path(uri))
-    return pl.read_parquet(io.BytesIO(store.read_bytes(uri)))
+def _count(time: str, found: Sequence[Piece]) -> int:
+    """Rows that stand at a time, as it is written."""
+    return sum(int((runs.texts(run, "time") == time).sum()) for p in found for run in p.runs)

@@ -88,6 +88,7 @@ class Family:
     # (table, vocabulary) -> each feature with the table in which its values have changed rows
     shuffled: Callable[[pl.DataFrame, Any], Iterable[tuple[str, pl.DataFrame]]] | None = None
     ceiling: Callable[[Path, pl.DataFrame], NDArray[np.float64]] | None = None  # best possible
+    whole: bool = False  # rules look at all rows at once, not at those of a group alone
     ordered: bool = True  # the order of a log without times is its time
     showcase: bool = False  # what `lyceum demo` shows
 

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ray_jobs import store
-from ray_jobs.data.snapshot import read_parquet
+from ray_jobs.data.tables import parts, read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family, family
 from ray_jobs.recipe import spec_from
@@ -56,7 +56,10 @@ def check_splits(job: TrainJob) -> None:
     for name, uri in (("train", job.train), ("validation", job.validation)):
         if not store.exists(uri):
             raise TrainingError(f"no {name} split at {uri}; run the split stage again")
-        with fsspec.open(uri, "rb") as file:
-            rows = pq.read_metadata(file).num_rows
-        if rows == 0:
+        if sum(_rows(part) for part in parts(uri)) == 0:
             raise TrainingError(f"the {name} split {uri} has no rows; expected at least one")
+
+
+def _rows(uri: str) -> int:
+    with fsspec.open(uri, "rb") as file:
+        return int(pq.read_metadata(file).num_rows)

@@ -1,1 +1,1 @@
-"""Benchmarks: each prints the ratio of paired runs in one process, never bare seconds alone."""
+"""Benchmarks: each prints the ratio of paired runs in one session, never bare seconds alone."""

@@ -1,4 +1,7 @@
-"""`make bench`: what batches of like length are worth, in training and over HTTP's last step."""
+"""`make bench`: what batches of like length are worth in training, and what preparing data costs.
+
+The second alone: `python -m tests.bench.preparing`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from ray_jobs.families.knowledge.networks import Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import World
 from ray_jobs.predictor import batches
+from tests.bench import preparing
 
 ROUNDS = 5
 BATCH_COST = 8192  # positions
@@ -70,3 +74,4 @@ def _seconds(work: Callable[[], None]) -> float:
 
 if __name__ == "__main__":
     main()
+    preparing.main()

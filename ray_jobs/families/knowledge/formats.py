@@ -35,9 +35,7 @@ def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
     """Rows of a log with the columns `RAW` as text; raises ContractError when it is none."""
     (source,) = unit
     for part in _line_form(source) if _is_line_form(source) else _table(source, columns):
-        # An empty learner is none: it must not get a pseudonym.
-        rows = part.rows.with_columns(pl.col(RAW).str.strip_chars().replace("", None))
-        yield replace(part, rows=rows.select(*RAW, *PLACES))
+        yield replace(part, rows=part.rows.select(*RAW, *PLACES))
 
 
 def _table(source: Source, columns: Columns) -> Iterator[Raw]:
@@ -123,7 +121,7 @@ def _line_form(source: Source) -> Iterator[Raw]:
         pl.lit(source.name).alias("file"),
         pl.col("line").cast(pl.Int64),
     )
-    yield Raw(frame, raw.malformed(source, bad))
+    yield Raw(raw.tidy(frame), raw.malformed(source, bad))
 
 
 def _consistent(group: Sequence[str], period: int) -> bool:

@@ -6,6 +6,8 @@ answer under several skills become one. Every bad row keeps its reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from ray_jobs.data.clean import Cleaned
@@ -25,45 +27,59 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     so there nothing counts as repeated or contradictory.
     """
     typed = _typed(rows, columns.skill_separator)
-    broken = pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in _rules(timed).items())
-    typed = typed.with_columns(broken.alias("reason"))
-    good = typed.filter(pl.col("reason").is_null())
-    single = (
-        good.filter(pl.struct(*KEY, "correct", "skills").is_first_distinct()) if timed else good
-    )
+    rules = _rules(timed)
+    broken = pl.any_horizontal(rule.fill_null(False) for rule in rules.values())
+    named = pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in rules.items())
+    bad = typed.filter(broken).select("position", named.alias("reason"))
+    good = _answered(_slim(typed.with_columns(broken.alias("broken"))), timed)
+    follows = pl.col("follows")
+    shared = follows | follows.shift(-1, fill_value=False)
+    alone, several = good.filter(~shared), good.filter(shared)  # few have company
+    single, repeats = several, 0
     if timed:
-        conflict = pl.col("correct").n_unique().over(KEY) > 1
-        single = single.with_columns(pl.when(conflict).then(pl.lit("conflict")).alias("reason"))
-    answers = _merged(single.filter(pl.col("reason").is_null()), timed)
-    bad = pl.concat([f.filter(pl.col("reason").is_not_null()) for f in (typed, single)])
+        single = several.filter(pl.struct("answer", "correct", "skills").is_first_distinct())
+        repeats = len(several) - len(single)
+        conflict = pl.col("correct").n_unique().over("answer") > 1
+        against = single.filter(conflict).select("position", pl.lit("conflict").alias("reason"))
+        bad = pl.concat([bad, against])
+        single = single.filter(~conflict)
+    merged = _merged(single)
     return Cleaned(
-        table=_table(answers, timed),
+        table=_table(pl.concat([alone, merged]).sort("answer"), timed),
         bad=_raw(bad, rows),
-        merged=len(single) - int(single["reason"].is_not_null().sum()) - len(answers),
-        repeats=len(good) - len(single),
+        merged=len(single) - len(merged),
+        repeats=repeats,
     )
 
 
 def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
-    number = pl.col("correct").cast(pl.Float32, strict=False)
-    word = (
-        pl.col("correct")
-        .str.to_lowercase()
-        .replace_strict(TRUTHS, default=None, return_dtype=pl.Float32)
-    )
+    """Rows with `credit`, `seconds` and `set` beside what these were written as."""
     sets = _skill_sets(rows["skills"], skill_separator)
     rows = rows.join(sets, on="skills", how="left", nulls_equal=True, maintain_order="left")
     return rows.with_columns(
-        pl.coalesce(number, word).alias("credit"),
+        pl.col("correct").map_batches(_credits, return_dtype=pl.Float32).alias("credit"),
         seconds(pl.col("time")).alias("seconds"),
-    ).select(
-        "file", "line", "learner", "item", "bucket", "position", "split",
-        pl.col("correct").is_not_null().alias("answered"),
-        pl.col("time").is_not_null().alias("dated"),
+    )
+
+
+def _slim(typed: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are not `broken`, and of their columns those in their types."""
+    slim = typed.select(
+        "learner", "item", "bucket", "position", "split", "broken",
         pl.col("credit").alias("correct"),
         pl.col("seconds").alias("time"),
         pl.col("set").alias("skills"),
     )  # fmt: skip
+    return slim.filter(~pl.col("broken")).drop("broken")
+
+
+def _credits(texts: pl.Series) -> pl.Series:
+    """Outcomes as numbers; what is none is null."""
+    numbers = texts.cast(pl.Float32, strict=False)
+    if numbers.null_count() == texts.null_count():
+        return numbers
+    words = texts.str.to_lowercase()
+    return numbers.fill_null(words.replace_strict(TRUTHS, default=None, return_dtype=pl.Float32))
 
 
 def _skill_sets(skills: pl.Series, separator: str) -> pl.DataFrame:
@@ -76,56 +92,74 @@ def _skill_sets(skills: pl.Series, separator: str) -> pl.DataFrame:
 
 def _rules(timed: bool) -> dict[str, pl.Expr]:
     """Reason to what breaks it, the first that applies first."""
-    credit, time = pl.col("correct"), pl.col("time")
+    credit, time = pl.col("credit"), pl.col("seconds")
     rules = {
         "missing_learner": pl.col("learner").is_null(),
         "missing_item": pl.col("item").is_null(),
         "long_item": pl.col("item").str.len_chars() > LONGEST_NAME,
-        "too_many_skills": pl.col("skills").list.len() > MOST_SKILLS,
-        "missing_correct": ~pl.col("answered"),
+        "too_many_skills": pl.col("set").list.len() > MOST_SKILLS,
+        "missing_correct": pl.col("correct").is_null(),
         "invalid_correct": credit.is_null() | credit.is_nan() | ~credit.is_between(0, 1),
     }
     if timed:
-        rules["missing_time"] = ~pl.col("dated")
+        rules["missing_time"] = pl.col("time").is_null()
         rules["invalid_time"] = time.is_null() | time.is_nan() | ~time.is_between(0, LATEST)
     return rules
 
 
-def _merged(rows: pl.DataFrame, timed: bool) -> pl.DataFrame:
-    """One row per answer: rows that differ in nothing but their skill are one.
+def _answered(rows: pl.DataFrame, timed: bool) -> pl.DataFrame:
+    """Rows by learner in their order, with the number of the `answer` they are of.
 
-    Without times, a row is of the answer before it when it follows with the
-    same item and outcome under another skill; the same skill again is a new try.
+    With times, rows of one learner, item and time are one answer. Without, a row is
+    of the answer before it when it `follows` with the same item and outcome under
+    another skill; the same skill again is a new try.
     """
-    same = [*KEY, "correct"]
+    same = KEY if timed else ("learner", "item", "correct")
+    order = ("time", "item") if timed else ("position",)
+    rows = _in_order(rows, order)
+    follows = pl.all_horizontal(pl.col(n).eq_missing(pl.col(n).shift()) for n in same)
     if not timed:
-        rows = rows.sort("learner", "position")
-        new = pl.any_horizontal(
-            pl.col(c).ne_missing(pl.col(c).shift()) for c in ("learner", "item", "correct")
-        )
-        again = pl.col("skills").eq_missing(pl.col("skills").shift())
-        rows = rows.with_columns((new | again).cum_sum().alias("answer"))
-        same = ["answer"]
-    several = pl.len().over(same) > 1
-    others = [pl.col(c).first() for c in rows.columns if c not in (*same, "skills")]
+        follows &= pl.col("skills").ne_missing(pl.col("skills").shift())
+    first = pl.int_range(pl.len()) == 0
+    rows = rows.with_columns((follows & ~first).alias("follows"))
+    return rows.with_columns((~pl.col("follows")).cum_sum().alias("answer"))
+
+
+def _in_order(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
+    """Each learner's rows together and in an order; learners in that of their buckets.
+
+    That order is the same under every key, and numbers are sorted faster than names.
+    """
+    rows = rows.sort("bucket", *order, maintain_order=True)
+    changes = rows.select(
+        pl.col(n).ne_missing(pl.col(n).shift()).sum() for n in ("bucket", "learner")
+    )
+    if changes["learner"][0] > changes["bucket"][0]:  # two learners share a bucket
+        return rows.sort("bucket", "learner", *order, maintain_order=True)
+    return rows
+
+
+def _merged(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row per answer: rows that differ in nothing but their skill are one."""
+    others = [pl.col(c).first() for c in rows.columns if c not in {"answer", "skills"}]
     skills = pl.col("skills").list.explode(keep_nulls=False, empty_as_null=False)
-    groups = rows.filter(several).group_by(same, maintain_order=True)
-    united = groups.agg(skills.unique().sort(), *others)
-    return pl.concat([rows.filter(~several), united.select(rows.columns)])
+    groups = rows.group_by("answer", maintain_order=True)
+    return groups.agg(skills.unique().sort(), *others).select(rows.columns)
 
 
 def _table(answers: pl.DataFrame, timed: bool) -> pl.DataFrame:
-    """Ordered so that with times the order of delivery leaves no trace, nor do outcomes."""
-    if timed:
-        table = answers.sort("learner", "time", "item")
-        table = table.with_columns(pl.int_range(pl.len()).alias("position"))
-    else:
-        table = answers.with_columns(pl.lit(None, pl.Float64).alias("time"))
-        table = table.sort("learner", "position")
-    table = table.with_columns(pl.lit(True).alias("scored"))
+    """So numbered that with times the order of delivery leaves no trace, nor do outcomes."""
+    row = pl.int_range(pl.len())
+    first = pl.when(pl.col("learner") != pl.col("learner").shift()).then(row).forward_fill()
+    place = row - first.fill_null(0)
+    table = answers.with_columns(
+        (place if timed else pl.col("position")).alias("position"),
+        (pl.col("time") if timed else pl.lit(None)).alias("time"),
+        pl.lit(True).alias("scored"),
+    )
     return table.select(pl.col(name).cast(kind) for name, kind in CLEAN.items())
 
 
 def _raw(bad: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    texts = rows.select("position", pl.struct(TEXTS).struct.json_encode().alias("raw"))
-    return bad.join(texts, on="position").select("file", "line", "reason", "raw")
+    said = rows.join(bad, on="position")
+    return said.select("file", "line", "reason", pl.struct(TEXTS).struct.json_encode().alias("raw"))

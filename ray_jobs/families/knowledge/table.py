@@ -33,7 +33,7 @@ CLEAN = pl.Schema(
         "skills": pl.List(pl.String()),  # a set: sorted, no repeats, may be empty
         "correct": pl.Float32(),  # 0..1; partial credit allowed
         "time": pl.Float64(),  # unix seconds; null when the log has no times
-        "position": pl.Int64(),  # order of answers; with times that of learner, time, item
+        "position": pl.Int64(),  # order of a learner's answers; with times that of time, item
         "bucket": pl.UInt64(),  # public hash of the original learner id
         "split": pl.String(),  # train, validation or test as delivered; null when it was not
         "scored": pl.Boolean(),  # False: context only, neither trained on nor evaluated

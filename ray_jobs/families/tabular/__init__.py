@@ -58,5 +58,6 @@ FAMILY = Family(
     shuffled=importance.shuffled,
     sample=sample.sample,
     api=API,
+    whole=True,
     ordered=False,
 )

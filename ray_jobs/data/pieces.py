@@ -1,0 +1,167 @@
+"""Pieces: what one unit of files said, under pseudonyms, each read once and kept.
+
+A piece lies in runs of some hundred thousand rows, each sorted by bucket, so
+that the rows of any share of learners are found without reading the others'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import reduce
+from typing import Any
+
+import polars as pl
+
+from ray_jobs import store
+from ray_jobs.data import runs
+from ray_jobs.data.multiset import Content
+from ray_jobs.data.raw import PLACES, Raw, together
+from ray_jobs.data.runs import Run
+from ray_jobs.data.sources import Source
+from ray_jobs.data.tables import write_parquet
+from ray_jobs.privacy import Aliases, Key
+
+RUN_ROWS = 1 << 19
+SAMPLE = 201  # times that tell the most common one of a run, where it stands out
+QUARANTINE = pl.Schema(
+    {"file": pl.String, "line": pl.Int64, "reason": pl.String, "sealed": pl.Binary}
+)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time as it was written that may be the one of nearly all rows of a run."""
+
+    text: str
+    times: int  # rows of the run that have it
+    dated: int  # rows of the run that have any
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a unit of files said; its runs and its quarantine lie below `uri`."""
+
+    uri: str
+    content: Content  # of its rows
+    faults: Content  # of what was malformed
+    malformed: dict[str, int]  # by reason
+    columns: list[str]
+    runs: list[Run]
+    moments: list[Moment]  # of each run
+    notes: list[str]  # what a person should know of the reading
+
+    @property
+    def quarantine(self) -> str:
+        return store.join(self.uri, "quarantine.parquet")
+
+    def as_dict(self) -> dict[str, Any]:
+        contents = {"content": self.content.as_dict(), "faults": self.faults.as_dict()}
+        return asdict(self) | contents
+
+    @classmethod
+    def loads(cls, value: dict[str, Any]) -> Piece:
+        contents = {name: Content.loads(value[name]) for name in ("content", "faults")}
+        runs = [Run(**run) for run in value["runs"]]
+        moments = [Moment(**moment) for moment in value["moments"]]
+        return cls(**{**value, **contents, "runs": runs, "moments": moments})
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is said of a run."""
+
+    run: Run
+    content: Content
+    faults: Content
+    moment: Moment
+    notes: tuple[str, ...]
+    bad: pl.DataFrame  # QUARANTINE
+
+
+def write(
+    unit: Sequence[Source],
+    raws: Iterable[Raw],
+    *,
+    uri: str,
+    group: str,
+    aliases: Aliases,
+    key: Key,
+) -> Piece:
+    """Write what was read of a unit as a piece, with no more than two runs in memory."""
+    split, file = unit[0].split, unit[0].name if len(unit) == 1 else ""
+
+    def work(number: int, raw: Raw, offset: int) -> Written:
+        place = pl.int_range(offset, offset + pl.len(), dtype=pl.Int64).alias("position")
+        rows = aliases.replaced(raw.rows.with_columns(place), group)
+        said = rows.drop(*PLACES, "position", group)
+        content = Content.of(said.with_columns(pl.lit(split, pl.String).alias("split")))
+        run = runs.write(
+            store.join(uri, "runs", f"{number:05d}.arrow"),
+            rows.drop("file") if file else rows,
+            {"split": split} | ({"file": file} if file else {}),
+        )
+        faults, bad = _faults(raw.malformed, key), sealed(raw.malformed, key)
+        return Written(run, content, faults, _moment(rows), raw.notes, bad)
+
+    rows = 0
+    done: list[Future[Written]] = []
+    with ThreadPoolExecutor(1) as pool:  # a run is written while the next is read
+        for number, raw in enumerate(_runs(raws)):
+            if done:
+                done[-1].result()
+            done.append(pool.submit(work, number, raw, rows))
+            rows += len(raw.rows)
+    return _piece(uri, [written.result() for written in done])
+
+
+def _piece(uri: str, done: Sequence[Written]) -> Piece:
+    """What is said of a piece, of which the runs are there."""
+    quarantine = pl.concat([written.bad for written in done])
+    write_parquet(store.join(uri, "quarantine.parquet"), quarantine)
+    return Piece(
+        uri=uri,
+        content=reduce(Content.then, (written.content for written in done)),
+        faults=reduce(Content.then, (written.faults for written in done)),
+        malformed=dict(sorted(quarantine["reason"].value_counts().iter_rows())),
+        columns=list(dict.fromkeys(name for written in done for name in written.run.schema)),
+        runs=[written.run for written in done],
+        moments=[written.moment for written in done],
+        notes=list(dict.fromkeys(note for written in done for note in written.notes)),
+    )
+
+
+def sealed(bad: pl.DataFrame, key: Key) -> pl.DataFrame:
+    """Quarantine rows with their raw text encrypted."""
+    seal = key.sealer()
+    secrets = pl.Series("sealed", [seal(text or "") for text in bad["raw"]], dtype=pl.Binary)
+    return bad.select("file", "line", "reason").with_columns(secrets).cast(QUARANTINE)
+
+
+def _runs(raws: Iterable[Raw]) -> Iterator[Raw]:
+    """Batches put together until they are worth a file; there is always one."""
+    held: list[Raw] = []
+    for raw in raws:
+        held.append(raw)
+        if sum(len(part.rows) for part in held) >= RUN_ROWS:
+            yield together(held)
+            held = []
+    if held:
+        yield together(held)
+
+
+def _moment(rows: pl.DataFrame) -> Moment:
+    """Exact where the time is that of most rows, which is where it matters."""
+    times = rows["time"].drop_nulls() if "time" in rows.columns else pl.Series([], dtype=pl.String)
+    if times.is_empty():
+        return Moment("", 0, 0)
+    some = times.sample(SAMPLE, with_replacement=True, seed=0)
+    text = some.mode().sort()[0]
+    return Moment(text, int((times == text).sum()), len(times))
+
+
+def _faults(malformed: pl.DataFrame, key: Key) -> Content:
+    """Of the texts of malformed lines, hashed with the key, since they may hold anything."""
+    texts = pl.Series("raw", [key.pseudonym(text) for text in malformed["raw"]], dtype=pl.String)
+    return Content.of(texts.to_frame())

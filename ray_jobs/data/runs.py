@@ -1,0 +1,83 @@
+"""Runs: rows sorted by bucket, of which those of any share of learners are read alone.
+
+An Arrow file with batches of some thousand rows; where each begins is known,
+so that a reader, near or far, fetches no other.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import polars as pl
+import pyarrow as pa
+from pyarrow import ipc
+
+from ray_jobs import store
+from ray_jobs.errors import StoreError
+
+BATCH_ROWS = 1 << 13
+LAST = 2**64 - 1  # bucket
+
+
+@dataclass(frozen=True)
+class Run:
+    """A file of rows; those without a bucket stand first."""
+
+    uri: str
+    rows: int
+    firsts: list[int]  # bucket of the first row of each batch
+    constants: dict[str, str | None]  # columns that hold one text alone, and lie not in the file
+    offset: int = 0  # of its positions in the delivery
+    schema: list[str] = field(default_factory=list)  # columns, in their order
+
+
+def write(uri: str, rows: pl.DataFrame, constants: Mapping[str, str | None]) -> Run:
+    """Write rows with a `bucket` (UInt64) at once or not at all."""
+    schema = [*rows.columns, *constants]
+    rows = rows.sort("bucket", maintain_order=True)
+    buffer = io.BytesIO()
+    rows.write_ipc(buffer, compression="lz4", record_batch_size=BATCH_ROWS)
+    store.write_bytes(uri, buffer.getvalue())
+    firsts = rows["bucket"].gather_every(BATCH_ROWS).fill_null(0).to_list()
+    return Run(uri, len(rows), firsts, dict(constants), schema=schema)
+
+
+def read(run: Run, low: int = 0, high: int = LAST) -> pl.DataFrame:
+    """The rows from one bucket to another; those without a bucket are at 0.
+
+    Raises StoreError where the file is gone or damaged.
+    """
+    begin = max(0, bisect_left(run.firsts, low) - 1)
+    beyond = bisect_right(run.firsts, high)
+    frame = _batches(run, range(begin, beyond))
+    places = frame["bucket"].fill_null(0)
+    first = int(places.search_sorted(low, "left"))
+    rows = frame[first : int(places.search_sorted(high, "right"))]
+    constants = [pl.lit(text, pl.String).alias(name) for name, text in run.constants.items()]
+    return rows.with_columns(*constants, pl.col("position") + run.offset).select(run.schema)
+
+
+def texts(run: Run, column: str) -> pl.Series:
+    """A column of texts alone."""
+    frame = _batches(run, range(len(run.firsts)), fields=[run.schema.index(column)])
+    return frame[column]
+
+
+def _batches(run: Run, numbers: Sequence[int], fields: Sequence[int] | None = None) -> pl.DataFrame:
+    try:
+        with fsspec.open(run.uri, "rb") as file:
+            options = ipc.IpcReadOptions(included_fields=fields)
+            reader = ipc.open_file(file, options=options)
+            batches = [reader.get_batch(number) for number in numbers]
+            table: Any = pl.from_arrow(pa.Table.from_batches(batches, reader.schema))
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(
+            f"{run.uri} cannot be read: {error}; remove the folder it lies in and run again"
+        ) from error
+    assert isinstance(table, pl.DataFrame)
+    return table
