@@ -472,7 +472,9 @@ def test_each_stage_says_its_counts_in_one_line(
     with caplog.at_level(logging.INFO, logger="ray_jobs"):
         table = cleaned(tmp_path, {"log.csv": csv([*TIMED, ("a", "", "s", "1", "5"), ("torn",)])})
     messages = [record.getMessage() for record in caplog.records]
-    assert messages[0].startswith("ingest: 4 rows from 1 files, 1 malformed; 0 of 1 units known; ")
+    assert messages[0].startswith(
+        "ingest: 4 rows from 1 files, 1 of them read now, 1 malformed; snapshot "
+    )
     assert messages[1:] == [
         "clean: 4 rows read = 2 kept + 2 quarantined + 0 merged + 0 repeats",
     ]

@@ -182,7 +182,7 @@ def test_how_much_was_known_is_said(tmp_path: Path, caplog: pytest.LogCaptureFix
     delivered(tmp_path, {"a.csv": csv(TIMED)})
     with caplog.at_level(logging.INFO, logger="ray_jobs"):
         delivered(tmp_path, {"b.csv": csv(LOG)})
-    assert "1 of 2 units known" in caplog.text
+    assert "from 2 files, 1 of them read now, 0 malformed" in caplog.text
 
 
 def test_another_key_reads_again(tmp_path: Path) -> None:

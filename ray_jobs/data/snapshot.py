@@ -79,7 +79,7 @@ def ingest(
     """
     aliases = Aliases(key)
     found: list[Piece] = []
-    known = 0
+    fresh = 0  # files read now
 
     for unit in units:
 
@@ -91,15 +91,15 @@ def ingest(
         files = [[source.name, source.kind, source.split, source.digest()] for source in unit]
         about = {"files": files, "group": group, "key": key.fingerprint, **(inputs or {})}
         piece, there = manifest.once(store_uri, "ingest", about, work)
-        known += there
+        fresh += 0 if there else len(unit)
         found.append(Piece.loads(piece))
     snapshot = _described(units, found, ordered=ordered, key=key, store_uri=store_uri)
     log.info(
-        "ingest: %d rows from %d files, %d malformed; %d of %d units known; snapshot %s",
-        snapshot.read, len(snapshot.files), sum(snapshot.malformed.values()), known, len(units),
+        "ingest: %d rows from %d files, %d of them read now, %d malformed; snapshot %s",
+        snapshot.read, len(snapshot.files), fresh, sum(snapshot.malformed.values()),
         snapshot.digest[:12],
     )  # fmt: skip
-    return snapshot, known == len(units)
+    return snapshot, fresh == 0
 
 
 def _described(
