@@ -119,6 +119,7 @@ class Recipe:
     service: str
     spec: Spec
     data: str = ""
+    encoding: str = ""  # of texts in the data; empty: UTF-8, or what a byte order mark says
     seed: int = 0
     workers: int = 2
     max_bad_fraction: float = 0.2

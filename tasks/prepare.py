@@ -24,7 +24,7 @@ def ingest(run: Run) -> tuple[Snapshot, bool]:
     """Read the files that the recipe names into an immutable snapshot."""
     family, columns = run.family, run.recipe.columns
     return snapshots.ingest(
-        family.units(sources.find(run.recipe.data)),
+        family.units(sources.find(run.recipe.data, run.recipe.encoding)),
         lambda unit: family.read(unit, columns),
         group=family.group,
         ordered=family.ordered,
@@ -32,6 +32,7 @@ def ingest(run: Run) -> tuple[Snapshot, bool]:
         store_uri=run.store,
         inputs={
             "columns": asdict(columns),
+            "encoding": run.recipe.encoding,
             "code": code.digest(family.units, family.read, snapshots),
         },
     )

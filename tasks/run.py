@@ -47,7 +47,7 @@ class Run:
         """Digest of resolved recipe, data, code and seed: equal means the same model."""
         recipe: dict[str, Any] = as_dict(self.recipe)
         # Where the data lay and what the gate asks leave the model as it is.
-        for name in ("data", "gate", "resources", "name", "max_bad_fraction"):
+        for name in ("data", "encoding", "gate", "resources", "name", "max_bad_fraction"):
             recipe.pop(name)
         recipe["split"].pop("folds")
         facts = {

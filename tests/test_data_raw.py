@@ -269,7 +269,7 @@ def test_a_logs_own_columns_called_file_and_line_stand_beside_ours() -> None:
         ("log.csv", b"", "is empty; expected a header"),
         ("log.csv", b" \n\n", "is empty; expected a header"),
         ("log.csv", b"learner,item,item\nu,i,j\n", "line 1: a column stands twice"),
-        ("log.csv", LOG.encode("utf-16"), "expected UTF-8 text"),
+        ("log.csv", LOG.encode("utf-16-le"), "expected text"),
         ("log.jsonl", b"[1]\n2\n", "no line is a JSON object"),
         ("log.parquet", b"PAR0", "no Parquet table"),
     ],

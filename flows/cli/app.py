@@ -137,7 +137,7 @@ def run(
     from ray_jobs.data import sources
 
     resolved = resolve(recipe, service, source, pairs, workers, seed)
-    sources.find(resolved.data)
+    sources.find(resolved.data, resolved.encoding)
     session()
     from flows.pipeline import pipeline
 

@@ -1,11 +1,12 @@
 """Files to blocks of whole lines, so that no file need fit in memory.
 
 From here on text is UTF-8 with plain line feeds and no byte order mark; bytes
-that are not UTF-8 become UNREADABLE, and whoever makes rows sets them apart.
+that its encoding has not become UNREADABLE, and whoever makes rows sets them apart.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,8 +14,11 @@ from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
 
 BLOCK_BYTES = 16 << 20
+UNREADABLE_BYTES = "unreadable_bytes"  # the reason of rows that hold such
 UNREADABLE = "\ufffd"  # stands where bytes are not UTF-8
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+ZERO_WIDTH = "\ufeff"  # a byte order mark, decoded
+LONGEST_MARK = 3  # bytes
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,9 @@ def blocks(source: Source, size: int = BLOCK_BYTES) -> Iterator[Block]:
 
 
 def _text_chunks(source: Source, size: int) -> Iterator[bytes]:
-    """Chunks of a file without its mark, with plain line feeds."""
-    first, held = True, b""
-    for chunk in source.chunks(size):
-        if first:
-            _refuse_binary(source, chunk)
-            chunk = chunk.removeprefix(BYTE_ORDER_MARK)  # noqa: PLW2901
-            first = False
+    """Chunks of a file in UTF-8 without a mark, with plain line feeds."""
+    held = b""
+    for chunk in _unmarked(source, size):
         # A carriage return at the end may be the first half of a line end.
         data, held = held + chunk, b""
         if data.endswith(b"\r"):
@@ -64,11 +64,30 @@ def _text_chunks(source: Source, size: int) -> Iterator[bytes]:
     yield held.replace(b"\r", b"\n")
 
 
+def _unmarked(source: Source, size: int) -> Iterator[bytes]:
+    """Chunks of a file in UTF-8, as its mark or its source says that they are to be read."""
+    chunks = source.chunks(max(size, LONGEST_MARK))
+    first = next(chunks, b"")
+    marked = next((name for mark, name in MARKS.items() if first.startswith(mark)), "")
+    encoding = source.encoding or marked
+    if not encoding or codecs.lookup(encoding).name in {"utf-8", "utf-8-sig"}:
+        _refuse_binary(source, first)
+        yield first.removeprefix(codecs.BOM_UTF8)
+        yield from chunks
+        return
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    text = decoder.decode(first).removeprefix(ZERO_WIDTH)
+    for chunk in chunks:
+        yield text.encode()
+        text = decoder.decode(chunk)
+    yield (text + decoder.decode(b"", final=True)).encode()
+
+
 def _refuse_binary(source: Source, chunk: bytes) -> None:
     if b"\0" in chunk[:4096]:
         raise ContractError(
-            f"{source.url} holds NUL bytes: it is binary or UTF-16; expected UTF-8 text "
-            f"(iconv -f UTF-16 -t UTF-8)"
+            f"{source.url} holds NUL bytes: it is binary, or UTF-16 without a byte order mark; "
+            "expected text. Name its encoding with --set encoding=utf-16-le"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from ray_jobs import manifest, store
+from ray_jobs.data.blocks import UNREADABLE_BYTES
 from ray_jobs.data.pieces import sealed
 from ray_jobs.data.snapshot import Snapshot
 from ray_jobs.data.tables import each, read_parquet, write_part
@@ -161,15 +162,16 @@ def _finished(table: CleanTable, max_bad_fraction: float) -> CleanTable:
 
 def _refuse_rubbish(table: CleanTable, bad: int, limit: float) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in table.quarantined.items())
+    mend = "Mend the log, map its columns with --set columns.NAME=..."
+    if UNREADABLE_BYTES in table.quarantined:
+        mend += ", name its encoding with --set encoding=latin-1, say"
     if table.kept == 0:
         raise ContractError(
-            f"no valid row among {table.read}: {reasons}; they lie in "
-            f"{table.quarantine}. Mend the log, or map its columns with "
-            "--set columns.NAME=..."
+            f"no valid row among {table.read}: {reasons}; they lie in {table.quarantine}. {mend}"
         )
     if bad > limit * table.read:
         raise ContractError(
             f"{bad} of {table.read} rows are bad ({reasons}), more than the recipe's "
-            f"{limit:.0%}; they lie in {table.quarantine}. Mend the log, map its "
-            "columns with --set columns.NAME=..., or allow more with --set max_bad_fraction=..."
+            f"{limit:.0%}; they lie in {table.quarantine}. {mend}, "
+            "or allow more with --set max_bad_fraction=..."
         )

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ray_jobs.data.blocks import UNREADABLE, Block
+from ray_jobs.data.blocks import UNREADABLE, UNREADABLE_BYTES, Block
 from ray_jobs.data.raw import Raw, malformed, own, placed, tidy
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
@@ -132,7 +132,7 @@ def _fault(text: str, width: int, layout: Layout) -> str:
         return "repeated_header"
     if width != len(layout.names):
         return "malformed_line"
-    return "unreadable_bytes" if UNREADABLE in text else ""
+    return UNREADABLE_BYTES if UNREADABLE in text else ""
 
 
 def _without(

@@ -16,6 +16,7 @@ import polars as pl
 
 from ray_jobs import store
 from ray_jobs.data import runs
+from ray_jobs.data.blocks import UNREADABLE_BYTES
 from ray_jobs.data.multiset import Content
 from ray_jobs.data.raw import PLACES, Raw, together
 from ray_jobs.data.runs import Run
@@ -119,6 +120,8 @@ def write(
 def _piece(uri: str, done: Sequence[Written]) -> Piece:
     """What is said of a piece, of which the runs are there."""
     quarantine = pl.concat([written.bad for written in done])
+    notes = [note for written in done for note in written.notes]
+    notes += _of_encoding(quarantine.filter(pl.col("reason") == UNREADABLE_BYTES))
     write_parquet(store.join(uri, "quarantine.parquet"), quarantine)
     return Piece(
         uri=uri,
@@ -128,8 +131,19 @@ def _piece(uri: str, done: Sequence[Written]) -> Piece:
         columns=list(dict.fromkeys(name for written in done for name in written.run.schema)),
         runs=[written.run for written in done],
         moments=[written.moment for written in done],
-        notes=list(dict.fromkeys(note for written in done for note in written.notes)),
+        notes=list(dict.fromkeys(notes)),
     )
+
+
+def _of_encoding(unreadable: pl.DataFrame) -> list[str]:
+    """Rows that hold other bytes than their encoding has are often of another."""
+    return [
+        f"{file}: {count} lines, the first of them {line}, hold bytes that its encoding has not; "
+        "where it is in another, name it with --set encoding=latin-1, say"
+        for file, count, line in unreadable.group_by("file", maintain_order=True)
+        .agg(pl.len().alias("count"), pl.col("line").min())
+        .iter_rows()
+    ]
 
 
 def sealed(bad: pl.DataFrame, key: Key) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_jobs.data import delimited
-from ray_jobs.data.blocks import BLOCK_BYTES, UNREADABLE, Block, blocks
+from ray_jobs.data.blocks import BLOCK_BYTES, UNREADABLE, UNREADABLE_BYTES, Block, blocks
 from ray_jobs.data.raw import MALFORMED, Raw, malformed, own, placed, tidy, together
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
@@ -76,7 +76,7 @@ def _json_block(source: Source, part: Block, list_separator: str) -> Raw:
             continue
         value = _json_object(line)
         if UNREADABLE in line:
-            bad.append({"line": number, "reason": "unreadable_bytes", "raw": line})
+            bad.append({"line": number, "reason": UNREADABLE_BYTES, "raw": line})
         elif value is None:
             bad.append({"line": number, "reason": "malformed_line", "raw": line})
         else:

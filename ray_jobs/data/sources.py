@@ -6,21 +6,25 @@ folder that holds several folds of one data set.
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import hashlib
 import io
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import fsspec
+import pyarrow as pa
 
 from ray_jobs.errors import ContractError, UsageError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson", ".json")
-COMPRESSED = ".gz"
+COMPRESSED = (".gz", ".zst", ".zip")
 CHUNK_BYTES = 1 << 20
 SPLIT_NAME = re.compile(
     r"(?:^(?:data)?|[_\-.])(training|train|validation|valid|dev|test)(\d*)(?=[_\-.]|$)"
@@ -35,6 +39,7 @@ class Source:
     url: str
     kind: str  # suffix without compression, such as ".csv"
     split: str | None  # train, validation or test, as its name says
+    encoding: str = ""  # of its text; empty: UTF-8, or what its byte order mark says
 
     @property
     def name(self) -> str:
@@ -47,16 +52,16 @@ class Source:
     def chunks(self, size: int) -> Iterator[bytes]:
         """The content, decompressed, `size` bytes at a time; raises ContractError as `read`."""
         try:
-            with fsspec.open(self.url, "rb", compression="infer") as file:
-                while chunk := file.read(size):
+            with fsspec.open(self.url, "rb") as file, self._decompressed(file) as content:
+                while chunk := content.read(size):
                     yield chunk
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
 
     @contextmanager
     def seekable(self) -> Iterator[BinaryIO]:
         """The content as a file to jump about in; held in memory where it is compressed."""
-        if self.url.endswith(COMPRESSED):
+        if self.url.lower().endswith(COMPRESSED):
             yield io.BytesIO(self.read())
             return
         try:
@@ -65,17 +70,37 @@ class Source:
         except OSError as error:
             raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
 
+    def _decompressed(self, file: Any) -> Any:
+        """A file as what is in it."""
+        name = self.url.lower()
+        if name.endswith(".gz"):
+            return gzip.GzipFile(fileobj=file)
+        if name.endswith(".zst"):
+            return pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
+        if not name.endswith(".zip"):
+            return nullcontext(file)
+        archive = zipfile.ZipFile(file)
+        held = [info.filename for info in archive.infolist() if not info.is_dir()]
+        if len(held) != 1:
+            raise ContractError(
+                f"{self.url} holds {len(held)} files ({', '.join(held[:3])}); expected one: "
+                "unpack it, and name the folder"
+            )
+        return archive.open(held[0])
+
     def digest(self) -> str:
         """SHA-256 of the file as it lies there."""
         with fsspec.open(self.url, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find(data: str) -> list[Source]:
+def find(data: str, encoding: str = "") -> list[Source]:
     """The data files that a path, glob or URL names, by name; in folders, `.json` is no data.
 
-    Raises UsageError when there are none, ContractError for several folds at once.
+    Raises UsageError when there are none or no such encoding, ContractError for several
+    folds at once.
     """
+    _refuse_unknown(encoding)
     fs, path = _file_system(data)
     if not any(c in path for c in "*?[") and not fs.exists(path):
         raise UsageError(f"--data {data}: nothing there; expected a file, a folder or a glob")
@@ -89,15 +114,27 @@ def find(data: str) -> list[Source]:
     if not sources:
         raise UsageError(
             f"--data {data}: no data file among {len(names)} files; "
-            f"expected {', '.join(SUFFIXES)}, plain or {COMPRESSED}"
+            f"expected {', '.join(SUFFIXES)}, plain or with {', '.join(COMPRESSED)}"
         )
     _refuse_folds(data, sources)
-    return _delivered(data, sources)
+    return [replace(s, encoding=encoding) for s in _delivered(data, sources)]
 
 
 def each_alone(sources: Sequence[Source]) -> list[list[Source]]:
     """Every file is read by itself."""
     return [[source] for source in sources]
+
+
+def _refuse_unknown(encoding: str) -> None:
+    try:
+        known = not encoding or codecs.lookup(encoding)._is_text_encoding
+    except LookupError:
+        known = False
+    if not known:
+        raise UsageError(
+            f"encoding={encoding}: there is none of that name; expected one such as utf-8, "
+            "utf-16, latin-1, cp1252 or gb18030"
+        )
 
 
 def _file_system(data: str) -> tuple[Any, str]:
@@ -111,7 +148,9 @@ def _file_system(data: str) -> tuple[Any, str]:
 
 
 def _source(url: str) -> Source | None:
-    stem = url.rsplit("/", 1)[-1].lower().removesuffix(COMPRESSED)
+    stem = url.rsplit("/", 1)[-1].lower()
+    for suffix in COMPRESSED:
+        stem = stem.removesuffix(suffix)
     kind = next((s for s in SUFFIXES if stem.endswith(s)), None)
     if kind is None:
         return None

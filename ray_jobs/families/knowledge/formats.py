@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from ray_jobs.data import raw, readers
-from ray_jobs.data.blocks import UNREADABLE, blocks
+from ray_jobs.data.blocks import UNREADABLE, UNREADABLE_BYTES, blocks
 from ray_jobs.data.raw import PLACES, Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
@@ -108,7 +108,7 @@ def _line_form(source: Source) -> Iterator[Raw]:
         group = lines[start : start + period]
         text = "\n".join(group)
         if not _consistent(group, period) or UNREADABLE in text:
-            reason = "unreadable_bytes" if UNREADABLE in text else "malformed_line"
+            reason = UNREADABLE_BYTES if UNREADABLE in text else "malformed_line"
             bad.append({"line": start + 1, "reason": reason, "raw": text})
             continue
         rows.append(_answers(group, start, source))
