@@ -44,7 +44,7 @@ def clean(run: Run, snapshot: Snapshot) -> tuple[CleanTable, bool]:
     columns = run.recipe.columns
     limit = run.recipe.max_bad_fraction
     inputs = {
-        "snapshot": snapshot.uri.rsplit("/", 1)[-1],
+        "snapshot": snapshot.name,
         "columns": asdict(columns),
         "limit": limit,
         "code": code.digest(run.family.clean, cleaning),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ray_jobs import privacy, store
 from ray_jobs.data import clean as cleaning
 from ray_jobs.data import pieces, runs
-from ray_jobs.data.snapshot import Snapshot
+from ray_jobs.data.snapshot import Snapshot, Taken
 from ray_jobs.data.tables import each, read_parquet
 from ray_jobs.errors import ContractError, StoreError
 from ray_jobs.families.knowledge.table import Columns
@@ -43,7 +43,7 @@ def test_every_row_of_a_run_is_in_one_share_and_all_of_a_learner_in_the_same(
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setattr(runs, "BATCH_ROWS", batch)
         run = runs.write(f"{folder}/run.arrow", frame(buckets), {"file": "log.csv", "split": None})
-        snapshot = replace(nothing(), runs=[replace(run, offset=100)])
+        snapshot = snapshot_of(replace(run, offset=100))
         found = [snapshot.rows(share, shares) for share in range(shares)]
     places = [place for part in found for place in part["position"]]
     assert Counter(places) == Counter(range(100, 100 + len(buckets)))
@@ -53,8 +53,9 @@ def test_every_row_of_a_run_is_in_one_share_and_all_of_a_learner_in_the_same(
     assert [part.columns for part in found] == [run.schema] * shares
 
 
-def nothing() -> Snapshot:
-    return Snapshot("", "", 0, {}, timed=True, files=[])
+def snapshot_of(*parts: runs.Run) -> Snapshot:
+    piece = Taken("", [], 0, 0, list(parts), "")
+    return Snapshot("", "", 0, {}, timed=True, files=[], pieces=[piece])
 
 
 def test_a_share_of_a_store_elsewhere_is_read_as_one_here() -> None:

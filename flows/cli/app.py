@@ -9,6 +9,7 @@ import orjson
 import typer
 
 from flows.cli import console
+from flows.cli.data import data as snapshots
 from ray_jobs.errors import LyceumError, UsageError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(snapshots)
 
 Data = Annotated[str | None, typer.Option(help="A file, a folder, a glob or an fsspec URL.")]
 Service = Annotated[str | None, typer.Option(help="Name of the service; default: the recipe's.")]

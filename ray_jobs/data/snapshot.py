@@ -30,6 +30,19 @@ log = logging.getLogger(__name__)
 
 SAME_TIME = 0.9  # share of rows; with more at one moment, the times tell nothing
 BUCKETS = 2**64
+FOLDER = "snapshots"  # of the store
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A piece as part of a snapshot."""
+
+    uri: str
+    files: list[str]
+    rows: int
+    malformed: int  # lines beside them
+    runs: list[Run]  # their positions are those in the snapshot
+    quarantine: str
 
 
 @dataclass(frozen=True)
@@ -43,13 +56,30 @@ class Snapshot:
     timed: bool  # whether rows carry times; if not, order of the files is their time
     files: list[str]
     notes: list[str] = field(default_factory=list)  # what a person should know of the reading
-    runs: list[Run] = field(default_factory=list)
-    quarantines: list[str] = field(default_factory=list)  # of malformed rows
+    pieces: list[Taken] = field(default_factory=list)
 
     @classmethod
     def loads(cls, value: Mapping[str, Any]) -> Snapshot:
         """From a record as JSON has it."""
-        return cls(**{**value, "runs": [Run(**run) for run in value["runs"]]})
+        pieces = [
+            Taken(**{**piece, "runs": [Run(**run) for run in piece["runs"]]})
+            for piece in value["pieces"]
+        ]
+        return cls(**{**value, "pieces": pieces})
+
+    @property
+    def name(self) -> str:
+        """What it is called in the store: 16 hexadecimal digits."""
+        return self.uri.rsplit("/", 1)[-1]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for piece in self.pieces for run in piece.runs]
+
+    @property
+    def quarantines(self) -> list[str]:
+        """Tables of malformed lines."""
+        return [piece.quarantine for piece in self.pieces]
 
     def rows(self, share: int = 0, shares: int = 1) -> pl.DataFrame:
         """The rows of one of equal shares of all learners; of all of them, in their order.
@@ -126,24 +156,31 @@ def _described(
     # Malformed lines are part of the delivery, though not of what is learnt from it.
     name = manifest.digest([digest, faults.digest(ordered=False)])[:16]
     snapshot = Snapshot(
-        uri=store.join(store_uri, "snapshots", name),
+        uri=store.join(store_uri, FOLDER, name),
         digest=digest,
         read=content.rows + faults.rows,
         malformed=dict(sorted(malformed.items())),
         timed=timed,
         files=names,
         notes=[note for piece in found for note in piece.notes],
-        runs=_placed(found),
-        quarantines=[piece.quarantine for piece in found],
+        pieces=_placed(units, found),
     )
     return _kept(snapshot)
 
 
-def _placed(found: Sequence[Piece]) -> list[Run]:
-    placed: list[Run] = []
+def _placed(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> list[Taken]:
+    placed: list[Taken] = []
     offset = 0
-    for piece in found:
-        placed += [replace(run, offset=offset) for run in piece.runs]
+    for unit, piece in zip(units, found, strict=True):
+        taken = Taken(
+            uri=piece.uri,
+            files=[source.name for source in unit],
+            rows=piece.content.rows,
+            malformed=piece.faults.rows,
+            runs=[replace(run, offset=offset) for run in piece.runs],
+            quarantine=piece.quarantine,
+        )
+        placed.append(taken)
         offset += piece.content.rows
     return placed
 
