@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,7 @@ from ray_jobs.data.blocks import UNREADABLE, UNREADABLE_BYTES, blocks
 from ray_jobs.data.raw import PLACES, Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
+from ray_jobs.families.knowledge import xapi
 from ray_jobs.families.knowledge.table import Columns
 
 NAMES = {
@@ -39,18 +41,30 @@ def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
 
 
 def _table(source: Source, columns: Columns) -> Iterator[Raw]:
+    tables = readers.batches(source, list_separator=columns.skill_separator)
+    first = next(tables)
+    whole = chain([first], tables)
+    if xapi.recognised(first.rows.columns):
+        yield from xapi.answers(whole, columns.skill_separator)
+        return
     there: list[str] = []
-    for table in readers.batches(source, list_separator=columns.skill_separator):
+    for table in whole:
         # A column of JSON lines may come late; one that is not in a batch is empty there.
         there = list(dict.fromkeys([*there, *table.rows.columns]))
         names = _mapping(there, columns, source)
-        empty = [pl.lit(None, pl.String).alias(n) for n in there if n not in table.rows.columns]
-        renamed = raw.rename(replace(table, rows=table.rows.with_columns(empty)), names)
+        renamed = raw.rename(_with(table, there), names)
         missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
         rows = renamed.rows.with_columns(missing)
         if "item" not in names:  # a log of skills alone: practising the skill is the item
             rows = rows.with_columns(pl.col("skills").alias("item"))
         yield replace(renamed, rows=rows)
+
+
+def _with(table: Raw, names: Sequence[str]) -> Raw:
+    """A table that has some columns, if need be without values."""
+    lacking = [name for name in names if name not in table.rows.columns]
+    empty = [pl.lit(None, pl.String).alias(name) for name in lacking]
+    return replace(table, rows=table.rows.with_columns(empty))
 
 
 def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str, str]:
