@@ -112,7 +112,9 @@ def test_in_how_many_shares_a_log_is_cleaned_is_nothing_to_its_table(
     monkeypatch.setattr(clean, "SHARE_ROWS", one.read // 4)
     many = prepared(kind, tmp_path / "many")
     assert many.counts == one.counts
-    assert read_parquet(many.table).equals(read_parquet(one.table))
+    order = [family(kind).group, "position"]  # groups may stand in another
+    rows = [read_parquet(table.table).sort(order) for table in (many, one)]
+    assert rows[0].equals(rows[1])
 
 
 @each_family
