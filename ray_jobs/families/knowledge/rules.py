@@ -26,7 +26,7 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     outcome agree. A log without times cannot tell a repeat from a second try,
     so there nothing counts as repeated or contradictory.
     """
-    typed = _typed(rows, columns.skill_separator)
+    typed = _typed(rows, columns)
     rules = _rules(timed)
     broken = pl.any_horizontal(rule.fill_null(False) for rule in rules.values())
     named = pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in rules.items())
@@ -52,13 +52,13 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     )
 
 
-def _typed(rows: pl.DataFrame, skill_separator: str) -> pl.DataFrame:
+def _typed(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     """Rows with `credit`, `seconds` and `set` beside what these were written as."""
-    sets = _skill_sets(rows["skills"], skill_separator)
+    sets = _skill_sets(rows["skills"], columns.skill_separator)
     rows = rows.join(sets, on="skills", how="left", nulls_equal=True, maintain_order="left")
     return rows.with_columns(
         pl.col("correct").map_batches(_credits, return_dtype=pl.Float32).alias("credit"),
-        seconds(pl.col("time")).alias("seconds"),
+        seconds(pl.col("time"), columns.zone).alias("seconds"),
     )
 
 

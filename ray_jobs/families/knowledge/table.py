@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ray_jobs.data.moments import check_zone
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -21,6 +23,11 @@ class Columns:
     correct: str = ""  # 0 to 1, or true and false
     time: str = ""  # unix seconds or ISO 8601
     skill_separator: str = ";"  # between several skills of one answer
+    zone: str = "UTC"  # of times that name none
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where there is no such time zone."""
+        check_zone(self.zone)
 
 
 LONGEST_NAME = 512  # characters of an item or a skill, here and in requests

@@ -26,12 +26,12 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     kind = label_kind(rows[PREFIX + label], columns.kind, label)
     kinds = {n: kind_of(rows[PREFIX + n]) for n in features(rows) if n != label}
     numbers = [n for n, k in kinds.items() if k == "number"]
-    rules = _rules(label, kind, numbers, timed)
+    rules = _rules(label, kind, numbers, columns.zone if timed else "")
     broken = pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in rules.items())
     rows = rows.with_columns(broken.alias("reason"))
     bad, good = (rows.filter(pl.col("reason").is_null() == ok) for ok in (False, True))
     kept = [n for n, k in kinds.items() if k in {"number", "category"}]
-    table = _typed(good, label, kind, {n: kinds[n] for n in kept})
+    table = _typed(good, label, kind, {n: kinds[n] for n in kept}, columns.zone)
     _refuse_nothing(table, label, kinds)
     refuse_leaks(table, label, columns.allowed)
     notes = (f"{label} is predicted from {len(kept)} columns ({WORDS[kind]})", *_left_out(kinds))
@@ -53,16 +53,19 @@ def _label(rows: pl.DataFrame, columns: Columns) -> str:
     return found
 
 
-def _rules(label: str, kind: str, numbers: list[str], timed: bool) -> dict[str, pl.Expr]:
-    """Reason to what breaks it, the first that applies first; over rows that are text."""
+def _rules(label: str, kind: str, numbers: list[str], zone: str) -> dict[str, pl.Expr]:
+    """Reason to what breaks it, the first that applies first; over rows that are text.
+
+    Times are looked at where they have a zone.
+    """
     text = pl.col(PREFIX + label)
     rules = {"missing_group": pl.col("group").is_null(), "missing_label": text.is_null()}
     if kind == "number":
         rules["invalid_label"] = ~_finite(text)
     else:
         rules["rare_class"] = pl.len().over(text) < RARE
-    if timed:
-        time = seconds(pl.col("time"))
+    if zone:
+        time = seconds(pl.col("time"), zone)
         rules["missing_time"] = pl.col("time").is_null()
         rules["invalid_time"] = ~time.is_between(0, LATEST).fill_null(False)
     for name in numbers:
@@ -75,13 +78,15 @@ def _finite(text: pl.Expr) -> pl.Expr:
     return text.cast(pl.Float64, strict=False).is_finite().fill_null(False)
 
 
-def _typed(rows: pl.DataFrame, label: str, kind: str, kinds: dict[str, str]) -> pl.DataFrame:
+def _typed(
+    rows: pl.DataFrame, label: str, kind: str, kinds: dict[str, str], zone: str
+) -> pl.DataFrame:
     """The clean table: columns of ours, then the features in their types."""
     number = pl.Float64()
     text = pl.col(PREFIX + label)
     ours = rows.with_columns(
         (text.cast(number) if kind == "number" else text).alias("label"),
-        seconds(pl.col("time")).alias("time"),
+        seconds(pl.col("time"), zone).alias("time"),
         pl.lit(True).alias("scored"),
     )
     types = [

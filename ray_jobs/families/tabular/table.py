@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ray_jobs.data.moments import check_zone
+
 PREFIX = "x:"
 KINDS = ("auto", "binary", "classes", "number")
 
@@ -24,7 +26,12 @@ class Columns:
     time: str = ""  # unix seconds or ISO 8601, for split.until
     ignore: str = ""  # columns to leave out, commas between
     allow: str = ""  # columns that are known in time, although they tell the label
+    zone: str = "UTC"  # of times that name none
     day: int = 0  # of a course, where the data tells when a thing became known: predict then
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where there is no such time zone."""
+        check_zone(self.zone)
 
     @property
     def ignored(self) -> list[str]:
