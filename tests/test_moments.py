@@ -54,5 +54,6 @@ def test_an_hour_that_comes_twice_is_the_first_and_one_that_is_left_out_is_none(
 def test_a_zone_that_there_is_not_is_refused_by_every_family(kind: str) -> None:
     recipe = next(iter(family(kind).recipes.values()))()
     assert recipe.overridden(**{"columns.zone": "Asia/Tokyo"}).columns.zone == "Asia/Tokyo"
-    with pytest.raises(UsageError, match=r"columns\.zone=Mars/Olympus.*Europe/Berlin"):
-        recipe.overridden(**{"columns.zone": "Mars/Olympus"})
+    for wrong in ("Mars/Olympus", ""):
+        with pytest.raises(UsageError, match=rf"columns\.zone={wrong}: .*Europe/Berlin"):
+            recipe.overridden(**{"columns.zone": wrong})

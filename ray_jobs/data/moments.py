@@ -19,11 +19,14 @@ def check_zone(zone: str) -> None:
     """Raise UsageError where there is no such time zone."""
     try:
         pl.Series([0]).cast(pl.Datetime("us")).dt.replace_time_zone(zone)
-    except pl.exceptions.PolarsError as error:
+        known = bool(zone)
+    except pl.exceptions.PolarsError:
+        known = False
+    if not known:
         raise UsageError(
             f"columns.zone={zone}: there is no such time zone; expected a name such as "
             "Europe/Berlin or UTC"
-        ) from error
+        )
 
 
 def seconds(time: pl.Expr, zone: str = "UTC") -> pl.Expr:
