@@ -15,7 +15,7 @@ from flows.cli import console, data
 from ray_jobs import manifest, store
 from ray_jobs.data.history import difference, named, snapshots, tables
 from ray_jobs.data.snapshot import Snapshot
-from ray_jobs.errors import UsageError
+from ray_jobs.errors import StoreError, UsageError
 from tests.test_data_clean import TIMED, cleaned, csv, delivered
 
 LATER = [("u9", "i1", "s1", "1", "50"), ("u9", "i2", "s1", "0", "60"), ("torn",)]
@@ -62,6 +62,16 @@ def test_a_snapshot_that_was_half_written_is_none(
     Path(grown[0].uri, "manifest.json").unlink()
     names = [entry.snapshot.name for entry in snapshots(str(tmp_path / "store"))]
     assert names == [grown[1].name]
+
+
+def test_a_snapshot_of_an_earlier_kind_is_named_with_the_way_out(
+    grown: tuple[Snapshot, Snapshot], tmp_path: Path
+) -> None:
+    uri = f"{grown[0].uri}/manifest.json"
+    old = {name: value for name, value in store.read_json(uri).items() if name != "pieces"}
+    store.write_json(uri, old)
+    with pytest.raises(StoreError, match=f"{grown[0].name} was written by an earlier Lyceum"):
+        snapshots(str(tmp_path / "store"))
 
 
 def test_a_snapshot_is_called_by_the_beginning_of_its_name_or_digest(

@@ -23,7 +23,7 @@ from ray_jobs.data.pieces import Piece
 from ray_jobs.data.raw import Raw
 from ray_jobs.data.runs import Run
 from ray_jobs.data.sources import Source
-from ray_jobs.errors import ContractError
+from ray_jobs.errors import ContractError, StoreError
 from ray_jobs.privacy import Aliases, Key
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,11 @@ class Snapshot:
 
     @classmethod
     def loads(cls, value: Mapping[str, Any]) -> Snapshot:
-        """From a record as JSON has it."""
+        """From a record as JSON has it; raises StoreError for one of an earlier Lyceum."""
+        if "pieces" not in value:
+            raise StoreError(
+                f"{value['uri']} was written by an earlier Lyceum; remove that folder and run again"
+            )
         pieces = [
             Taken(**{**piece, "runs": [Run(**run) for run in piece["runs"]]})
             for piece in value["pieces"]
