@@ -81,8 +81,12 @@ def folder(store_uri: str, stage: str, inputs: dict[str, Any]) -> str:
 
 
 def _sizes(uri: str) -> dict[str, int]:
-    """The files below a folder and their sizes in bytes, our own manifest aside."""
-    return {name: size for name, size in store.sizes(uri).items() if name != MANIFEST}
+    """The files below a folder and their sizes in bytes, our own manifest aside.
+
+    A name that begins with a dot is of a file that is being written, perhaps by another run.
+    """
+    there = store.sizes(uri).items()
+    return {n: s for n, s in there if n != MANIFEST and not n.rsplit("/", 1)[-1].startswith(".")}
 
 
 def _lost(files: dict[str, dict[str, int]]) -> str:

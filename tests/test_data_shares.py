@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,12 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs import privacy, store
+from ray_jobs import manifest, privacy, store
 from ray_jobs.data import clean as cleaning
-from ray_jobs.data import pieces, runs
-from ray_jobs.data.snapshot import Snapshot, Taken
-from ray_jobs.data.tables import each, read_parquet
+from ray_jobs.data import pieces, readers, runs
+from ray_jobs.data.raw import Raw
+from ray_jobs.data.snapshot import Snapshot, Taken, ingest
+from ray_jobs.data.sources import Source, each_alone, find
+from ray_jobs.data.tables import each, read_parquet, scan
 from ray_jobs.errors import ContractError, StoreError
+from ray_jobs.families.knowledge import formats
 from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.privacy import Aliases, Key
 from tests.test_data_clean import KEY, TIMED, cleaned, csv, delivered, quarantine, taken
@@ -191,3 +195,52 @@ def test_another_key_reads_again(tmp_path: Path) -> None:
     other, known = taken(str(tmp_path / "logs"), tmp_path / "store", key=Key(b"k" * 32))
     assert not known
     assert not {run.uri for run in other.runs} & {run.uri for run in first.runs}
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused_and_not_kept(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log.csv"
+    log.write_bytes(csv(TIMED))
+
+    def read(unit: Sequence[Source]) -> Iterator[Raw]:
+        with log.open("ab") as file:
+            file.write(b"\nu,i,s,1,9")
+        yield from formats.read(unit, Columns())
+
+    def ingested(how: Callable[[Sequence[Source]], Iterator[Raw]]) -> Snapshot:
+        units, at = each_alone(find(str(log))), str(tmp_path / "store")
+        return ingest(units, how, group="learner", key=KEY, store_uri=at)[0]
+
+    with pytest.raises(ContractError, match=r"log\.csv was written to while it was read"):
+        ingested(read)
+    log.write_bytes(csv(TIMED))
+    assert ingested(lambda unit: formats.read(unit, Columns())).read == 2
+
+
+def test_what_another_run_is_writing_is_no_part_of_a_stage(tmp_path: Path) -> None:
+    def work(uri: str) -> dict[str, str]:
+        store.write_bytes(f"{uri}/part", b"whole")
+        Path(uri, ".part.of-another-run").write_bytes(b"half")
+        return {"uri": uri}
+
+    made, _ = manifest.once(str(tmp_path), "stage", {}, work)
+    Path(made["uri"], ".part.of-another-run").unlink()
+    assert manifest.once(str(tmp_path), "stage", {}, work) == (made, True)
+
+
+def test_a_store_may_be_called_anything(tmp_path: Path) -> None:
+    table = cleaned(tmp_path / "class [1] *", {"log.csv": csv(TIMED)})
+    assert len(read_parquet(table.table)) == len(scan(table.table).collect()) == 2
+
+
+def test_lines_that_are_no_rows_are_held_no_longer_than_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "RUN_ROWS", 1)
+    torn = b"\n".join([csv(TIMED), *[b"torn"] * 40])
+    (tmp_path / "log.csv").write_bytes(torn)
+    batches = partial(readers.batches, block_bytes=32)
+    found = list(pieces._runs(batches(find(str(tmp_path / "log.csv"))[0])))
+    assert sum(len(run.malformed) for run in found) == 40
+    assert max(len(run.malformed) for run in found) < 10

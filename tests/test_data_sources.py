@@ -35,7 +35,29 @@ def splits(sources: list[Source]) -> dict[str, str | None]:
 
 def test_a_folder_gives_its_data_files_by_name_and_leaves_the_rest(folder: Path) -> None:
     data = lay(folder, "b.csv", "a.tsv", "sub/c.jsonl", "d.parquet", "notes.md", "map.json", "e")
-    assert names(find(data)) == ["a.tsv", "b.csv", "d.parquet", "c.jsonl"]
+    lay(folder, ".hidden.csv", ".checkpoints/b.csv")
+    assert names(find(data)) == ["a.tsv", "b.csv", "d.parquet", "sub/c.jsonl"]
+
+
+def test_files_called_alike_in_two_folders_are_told_apart(folder: Path) -> None:
+    data = lay(folder, "x/log.2025.csv.gz", "y/log.2025.csv.gz", "y/log.2026.csv")
+    assert names(find(data)) == ["x/log.2025.csv.gz", "y/log.2025.csv.gz", "y/log.2026.csv"]
+    assert [s.stem for s in find(data)] == ["x/log.2025", "y/log.2025", "y/log.2026"]
+
+
+def test_a_file_is_found_whatever_it_is_called(folder: Path) -> None:
+    lay(folder, "log[1].csv", "log1.csv")
+    assert names(find(f"{folder}/log[1].csv")) == ["log[1].csv"]
+
+
+def test_a_split_may_come_in_numbered_parts(folder: Path) -> None:
+    data = lay(
+        folder,
+        "train-00000-of-00002.parquet",
+        "train-00001-of-00002.parquet",
+        "test-00000-of-00001.parquet",
+    )
+    assert sorted(s.split or "" for s in find(data)) == ["test", "train", "train"]
 
 
 def test_a_file_or_a_glob_gives_what_it_names(folder: Path) -> None:

@@ -106,7 +106,7 @@ def _plain(block: Block, layout: Layout) -> Raw:
     for i in np.flatnonzero(bad).tolist():
         text = data[starts[i] : ends[i]].decode()
         reason = _fault(text, int(counts[i]) + 1, layout)
-        bad[i] = bool(reason) or not text.strip()
+        bad[i] = bool(reason) or _blank(text, layout.separator)
         if reason:
             faults.append({"line": block.line + i, "reason": reason, "raw": text})
     rows = _parsed(_without(data, bad, starts, ends), layout)
@@ -126,13 +126,18 @@ def _lines_with(text: bytes, data: bytes, ends: NDArray[np.int64]) -> NDArray[np
 
 def _fault(text: str, width: int, layout: Layout) -> str:
     """Why a record is no row; nothing where it is one, or blank."""
-    if not text.strip():
+    if _blank(text, layout.separator):
         return ""
     if text == layout.header:  # logs were laid end to end
         return "repeated_header"
     if width != len(layout.names):
         return "malformed_line"
     return UNREADABLE_BYTES if UNREADABLE in text else ""
+
+
+def _blank(text: str, separator: str) -> bool:
+    """Whether a line holds nothing; separators, be they tabs, part values that are missing."""
+    return not text.strip() and separator not in text
 
 
 def _without(
@@ -188,10 +193,10 @@ def _records(
     found, at = [], 0
     while at < len(lines):
         taken, fields = _record(lines[at : at + LONGEST_RECORD], separator)
-        if fields is None and not block.last and at + LONGEST_RECORD > len(lines):
+        if fields is None and not block.last and at + LONGEST_RECORD >= len(lines):
             break
         raw = "\n".join(lines[at : at + taken])
-        if raw.strip():
+        if not _blank(raw, separator):
             found.append((block.line + at, raw, fields))
         at += taken
     return found, at

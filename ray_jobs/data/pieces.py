@@ -158,7 +158,7 @@ def _runs(raws: Iterable[Raw]) -> Iterator[Raw]:
     held: list[Raw] = []
     for raw in raws:
         held.append(raw)
-        if sum(len(part.rows) for part in held) >= RUN_ROWS:
+        if sum(len(part.rows) + len(part.malformed) for part in held) >= RUN_ROWS:
             yield together(held)
             held = []
     if held:

@@ -130,7 +130,9 @@ def _typed(source: Source, frame: pl.DataFrame, line: int, list_separator: str) 
     frame = frame.with_columns(
         cs.boolean().cast(pl.Int8),
         cs.list().cast(pl.List(pl.String)).list.join(list_separator, ignore_nulls=True),
-        (cs.temporal() - cs.time() - cs.duration()).cast(pl.Datetime("us")).dt.epoch("us") / 1e6,
+        cs.date().dt.to_string("%Y-%m-%d"),
+        cs.datetime(time_zone=None).dt.to_string("%Y-%m-%dT%H:%M:%S%.6f"),
+        cs.datetime(time_zone="*").dt.epoch("us") / 1e6,
     )
     frame = frame.with_columns(_plain(name) for name in frame.select(cs.float()).columns)
     frame = frame.select(pl.all().cast(pl.String))

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import polars as pl
@@ -114,19 +114,12 @@ def ingest(
     aliases = Aliases(key)
     found: list[Piece] = []
     fresh = 0  # files read now
-
     for unit in units:
-
-        def work(uri: str, unit: Sequence[Source] = unit) -> dict[str, Any]:
-            raws = read(unit)
-            piece = pieces.write(unit, raws, uri=uri, group=group, aliases=aliases, key=key)
-            return piece.as_dict()
-
-        files = [[source.name, source.kind, source.split, source.digest()] for source in unit]
-        about = {"files": files, "group": group, "key": key.fingerprint, **(inputs or {})}
-        piece, there = manifest.once(store_uri, "ingest", about, work)
+        about = {"group": group, "key": key.fingerprint, **(inputs or {})}
+        write = partial(pieces.write, unit, group=group, aliases=aliases, key=key)
+        piece, there = _taken(unit, lambda uri: write(read(unit), uri=uri), about, store_uri)  # noqa: B023
+        found.append(piece)
         fresh += 0 if there else len(unit)
-        found.append(Piece.loads(piece))
     snapshot = _described(units, found, ordered=ordered, key=key, store_uri=store_uri)
     log.info(
         "ingest: %d rows from %d files, %d of them read now, %d malformed; snapshot %s",
@@ -200,6 +193,31 @@ def _kept(snapshot: Snapshot) -> Snapshot:
     return snapshot
 
 
+def _taken(
+    unit: Sequence[Source], write: Callable[[str], Piece], about: dict[str, Any], store_uri: str
+) -> tuple[Piece, bool]:
+    """The piece of a unit of files, and whether it was there."""
+    digests = [source.digest() for source in unit]
+
+    def work(uri: str) -> dict[str, Any]:
+        piece = write(uri)
+        _refuse_changed(unit, digests)
+        return piece.as_dict()
+
+    files = [[s.name, s.kind, s.split, d] for s, d in zip(unit, digests, strict=True)]
+    piece, there = manifest.once(store_uri, "ingest", {"files": files, **about}, work)
+    return Piece.loads(piece), there
+
+
+def _refuse_changed(unit: Sequence[Source], digests: Sequence[str]) -> None:
+    """What was read must be kept under what it was."""
+    for source, digest in zip(unit, digests, strict=True):
+        if source.digest() != digest:
+            raise ContractError(
+                f"{source.url} was written to while it was read; run again when it is whole"
+            )
+
+
 def _refuse_other_columns(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> None:
     """Files of one delivery are one table."""
     first = set(found[0].columns)
@@ -218,9 +236,13 @@ def _timed(found: Sequence[Piece]) -> bool:
     dated = sum(moment.dated for moment in moments)
     # A time of nearly all rows is that of nearly all rows of some run.
     usual = {m.text for m in moments if m.dated and m.times > SAME_TIME * m.dated}
-    return dated > 0 and all(_count(text, found) <= SAME_TIME * dated for text in usual)
+    return dated > 0 and max(_counts(usual, found), default=0) <= SAME_TIME * dated
 
 
-def _count(time: str, found: Sequence[Piece]) -> int:
-    """Rows that stand at a time, as it is written."""
-    return sum(int((runs.texts(run, "time") == time).sum()) for p in found for run in p.runs)
+def _counts(times: set[str], found: Sequence[Piece]) -> list[int]:
+    """Rows that stand at each of some times, as they are written."""
+    counts: Counter[str] = Counter()
+    for run in (run for piece in found for run in piece.runs if times):
+        there = runs.texts(run, "time")
+        counts.update(dict(there.filter(there.is_in(times)).value_counts().iter_rows()))
+    return list(counts.values())

@@ -10,6 +10,7 @@ import codecs
 import gzip
 import hashlib
 import io
+import posixpath
 import re
 import zipfile
 import zlib
@@ -29,6 +30,11 @@ CHUNK_BYTES = 1 << 20
 SPLIT_NAME = re.compile(
     r"(?:^(?:data)?|[_\-.])(training|train|validation|valid|dev|test)(\d*)(?=[_\-.]|$)"
 )
+# Of an archive, the last two mean a kind of packing that cannot be undone here, and a password.
+UNREADABLE = (
+    OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError,
+)  # fmt: skip
+SHARD = re.compile(r"-\d+-of-\d+")  # a part of a split, as data sets are published
 SPLITS = {"training": "train", "valid": "validation", "dev": "validation"}
 
 
@@ -40,10 +46,22 @@ class Source:
     kind: str  # suffix without compression, such as ".csv"
     split: str | None  # train, validation or test, as its name says
     encoding: str = ""  # of its text; empty: UTF-8, or what its byte order mark says
+    name: str = ""  # where it lies in its delivery; by default what the file is called
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.file)
 
     @property
-    def name(self) -> str:
+    def file(self) -> str:
+        """What the file is called."""
         return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def stem(self) -> str:
+        """Its name but for the suffixes that tell its form and packing."""
+        packed = next((s for s in COMPRESSED if self.name.lower().endswith(s)), "")
+        name = self.name[: len(self.name) - len(packed)]
+        return name[: len(name) - len(self.kind)] if name.lower().endswith(self.kind) else name
 
     def read(self) -> bytes:
         """The whole content, decompressed; raises ContractError where it cannot be had."""
@@ -55,16 +73,16 @@ class Source:
             with fsspec.open(self.url, "rb") as file, self._decompressed(file) as content:
                 while chunk := content.read(size):
                     yield chunk
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
 
     @contextmanager
     def seekable(self) -> Iterator[BinaryIO]:
         """The content as a file to jump about in; held in memory where it is compressed."""
-        if self.url.lower().endswith(COMPRESSED):
-            yield io.BytesIO(self.read())
-            return
         try:
+            if self.url.lower().endswith(COMPRESSED):
+                yield io.BytesIO(self.read())
+                return
             with fsspec.open(self.url, "rb") as file:
                 yield file
         except OSError as error:
@@ -89,9 +107,12 @@ class Source:
         return archive.open(held[0])
 
     def digest(self) -> str:
-        """SHA-256 of the file as it lies there."""
-        with fsspec.open(self.url, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """SHA-256 of the file as it lies there; raises ContractError where it cannot be had."""
+        try:
+            with fsspec.open(self.url, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
 
 
 def find(data: str, encoding: str = "") -> list[Source]:
@@ -102,13 +123,18 @@ def find(data: str, encoding: str = "") -> list[Source]:
     """
     _refuse_unknown(encoding)
     fs, path = _file_system(data)
-    if not any(c in path for c in "*?[") and not fs.exists(path):
+    there = bool(fs.exists(path))  # whatever characters it is called by
+    if not any(c in path for c in "*?[") and not there:
         raise UsageError(f"--data {data}: nothing there; expected a file, a folder or a glob")
     folder = bool(fs.isdir(path))
-    names = [
-        n for n in sorted(fs.glob(f"{path.rstrip('/')}/**" if folder else path)) if fs.isfile(n)
+    names = sorted(_visible(fs, path) if folder else [path] if there else fs.glob(path))
+    names = [name for name in names if fs.isfile(name)]
+    root = posixpath.commonpath([posixpath.dirname(name) for name in names]) if names else ""
+    sources = [
+        replace(source, name=name.removeprefix(root).lstrip("/"))
+        for name in names
+        if (source := _source(fs.unstrip_protocol(name))) is not None
     ]
-    sources = [s for n in names if (s := _source(fs.unstrip_protocol(n))) is not None]
     if folder:
         sources = [s for s in sources if s.kind != ".json"]
     if not sources:
@@ -118,6 +144,12 @@ def find(data: str, encoding: str = "") -> list[Source]:
         )
     _refuse_folds(data, sources)
     return [replace(s, encoding=encoding) for s in _delivered(data, sources)]
+
+
+def _visible(fs: Any, folder: str) -> list[str]:
+    """The files below a folder, but for hidden ones and those in hidden folders."""
+    start = folder.rstrip("/")
+    return [n for n in fs.find(start) if "/." not in n.removeprefix(start)]
 
 
 def each_alone(sources: Sequence[Source]) -> list[list[Source]]:
@@ -159,10 +191,10 @@ def _source(url: str) -> Source | None:
 
 
 def _refuse_folds(data: str, sources: Sequence[Source]) -> None:
-    folds = {m[2] for s in sources if (m := SPLIT_NAME.search(s.name.lower())) and m[2]}
+    folds = {m[2] for s in sources if (m := SPLIT_NAME.search(s.file.lower())) and m[2]}
     if len(folds) > 1:
         fold = min(folds)
-        suffix = sources[0].name[sources[0].name.index(".") :]
+        suffix = sources[0].file[sources[0].file.index(".") :]
         folder = sources[0].url.rsplit("/", 1)[0].removeprefix("file://")
         raise ContractError(
             f"--data {data}: the files are folds {', '.join(sorted(folds))} of one data set, in "
@@ -177,7 +209,7 @@ def _delivered(data: str, sources: list[Source]) -> list[Source]:
     """
     if not {"train", "test"} <= {s.split for s in sources}:
         return [replace(s, split=None) for s in sources]
-    stems = {SPLIT_NAME.sub("", s.name.lower()) for s in sources if s.split}
+    stems = {SPLIT_NAME.sub("", SHARD.sub("", s.file.lower())) for s in sources if s.split}
     if len(stems) > 1:
         raise ContractError(
             f"--data {data}: several data sets with splits of their own lie here "

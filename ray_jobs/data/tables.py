@@ -70,11 +70,11 @@ def read_parquet(uri: str) -> pl.DataFrame:
 
 def _scanned(uri: str) -> pl.LazyFrame:
     if store.is_local(uri) and store.local_path(uri).is_file():
-        return pl.scan_parquet(store.local_path(uri))
+        return pl.scan_parquet(store.local_path(uri), glob=False)
     return pl.scan_parquet(io.BytesIO(store.read_bytes(uri)))
 
 
 def _read(uri: str) -> pl.DataFrame:
     if store.is_local(uri) and store.local_path(uri).is_file():
-        return pl.read_parquet(store.local_path(uri))
+        return pl.read_parquet(store.local_path(uri), glob=False)
     return pl.read_parquet(io.BytesIO(store.read_bytes(uri)))

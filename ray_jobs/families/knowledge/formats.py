@@ -162,7 +162,7 @@ def _answers(group: Sequence[str], start: int, source: Source) -> dict[str, Any]
     """One learner's answers, still as lines."""
     head, *rest = _tokens(group[0]), *(_bare(line) for line in group[1:])
     # A count names nobody; the place in the file does, and files of one set differ in name.
-    learner = head[1] if len(head) == 2 else f"{source.name.split('.')[0]}:{start + 1}"
+    learner = head[1] if len(head) == 2 else f"{source.stem}:{start + 1}"
     skills, correct = rest[-2:]
     items = rest[0] if len(rest) == 3 else skills
     line = start + len(group)  # the last, which holds the outcomes

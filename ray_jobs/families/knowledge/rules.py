@@ -83,11 +83,13 @@ def _credits(texts: pl.Series) -> pl.Series:
 
 
 def _skill_sets(skills: pl.Series, separator: str) -> pl.DataFrame:
-    """Each text there is of `skills` with its `set`: far fewer than there are rows."""
+    """Each text of `skills` with its `set` and the `longest` of it: far fewer than rows."""
     tags = pl.col("skills").str.split(separator).list.eval(pl.element().str.strip_chars())
     named = tags.list.eval(pl.element().filter(pl.element() != ""))
     texts = skills.unique().to_frame("skills")
-    return texts.with_columns(named.list.unique().list.sort().fill_null([]).alias("set"))
+    sets = texts.with_columns(named.list.unique().list.sort().fill_null([]).alias("set"))
+    longest = pl.col("set").list.eval(pl.element().str.len_chars()).list.max()
+    return sets.with_columns(longest.fill_null(0).alias("longest"))
 
 
 def _rules(timed: bool) -> dict[str, pl.Expr]:
@@ -98,6 +100,7 @@ def _rules(timed: bool) -> dict[str, pl.Expr]:
         "missing_item": pl.col("item").is_null(),
         "long_item": pl.col("item").str.len_chars() > LONGEST_NAME,
         "too_many_skills": pl.col("set").list.len() > MOST_SKILLS,
+        "long_skill": pl.col("longest") > LONGEST_NAME,
         "missing_correct": pl.col("correct").is_null(),
         "invalid_correct": credit.is_null() | credit.is_nan() | ~credit.is_between(0, 1),
     }
@@ -112,7 +115,7 @@ def _answered(rows: pl.DataFrame, timed: bool) -> pl.DataFrame:
 
     With times, rows of one learner, item and time are one answer. Without, a row is
     of the answer before it when it `follows` with the same item and outcome under
-    another skill; the same skill again is a new try.
+    another skill; the same skill as the row before is a new try.
     """
     same = KEY if timed else ("learner", "item", "correct")
     order = ("time", "item") if timed else ("position",)

@@ -49,7 +49,7 @@ def answers(tables: Iterable[Raw], separator: str) -> Iterator[Raw]:
     others: Counter[str] = Counter()
     for table in tables:
         yield _answers(table, separator, others)
-    notes = [f"{n} statements of the verb {verb} are no answers" for verb, n in others.items()]
+    notes = [f"{n} statements {verb} are no answers" for verb, n in others.items()]
     yield Raw(pl.DataFrame(schema=ROW), pl.DataFrame(schema=MALFORMED), tuple(notes))
 
 
@@ -66,7 +66,8 @@ def _answers(table: Raw, separator: str, others: Counter[str]) -> Raw:
             if verb in ANSWERS or (correct is not None and verb in OUTCOMES):
                 rows.append({**_answer(statement, separator), "correct": correct, **place})
             else:
-                others[verb] += 1
+                # Of a verb that is not the standard's own, nobody knows what it may say.
+                others[f"of the verb {verb}" if ":" not in verb else "of other verbs"] += 1
         except Fault as fault:
             raw = orjson.dumps(row).decode()
             faults.append({**place, "reason": f"statement:{fault}", "raw": raw})
@@ -161,7 +162,8 @@ def _outcome(result: Mapping[str, Any] | None, verb: str) -> str | None:
 
 def _credit(score: Mapping[str, Any]) -> float:
     """A score between 0 and 1: scaled, or raw between its least and its most."""
-    numbers = {name: _number(f"result.score.{name}", value) for name, value in score.items()}
+    given = [name for name in ("scaled", "raw", "min", "max") if name in score]
+    numbers = {name: _number(f"result.score.{name}", score[name]) for name in given}
     if "scaled" in numbers:
         if not 0 <= numbers["scaled"] <= 1:
             raise Fault("result.score.scaled")
