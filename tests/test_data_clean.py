@@ -479,3 +479,12 @@ def test_each_stage_says_its_counts_in_one_line(
         "clean: 4 rows read = 2 kept + 2 quarantined + 0 merged + 0 repeats",
     ]
     assert replace(table).table == f"{table.uri}/table"
+
+
+def test_names_that_are_too_long_are_set_apart_each_for_what_it_is(tmp_path: Path) -> None:
+    long = "x" * 513
+    rows = [*TIMED, ("a", long, "s", "1", "5"), ("a", "i", f"s;{long}", "1", "6")]
+    assert cleaned(tmp_path, {"log.csv": csv(rows)}).quarantined == {
+        "long_item": 1,
+        "long_skill": 1,
+    }

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -367,3 +368,51 @@ def test_learners_of_two_files_without_ids_are_not_mixed(tmp_path: Path) -> None
     train = log(tmp_path / "set_train.csv", THREE).rows["learner"]
     test = log(tmp_path / "set_test.csv", THREE).rows["learner"]
     assert not set(train) & set(test)
+
+
+@pytest.mark.parametrize("block_bytes", [9, 40, 1 << 20])
+def test_which_columns_json_lines_have_is_the_same_wherever_they_are_cut(
+    block_bytes: int, tmp_path: Path
+) -> None:
+    """A late `item`, two names for a time, and objects that hold nothing."""
+    lines = [
+        {"learner": "a", "skill": "s", "correct": 1, "timestamp": 5},
+        {"learner": "a", "skill": "s", "correct": 0, "timestamp": 6, "item": "i"},
+        {"learner": "b", "skill": "s", "time": 7, "correct": 1, "when": 8},
+    ]
+    data = b"{}\n" + b"\n".join(orjson.dumps(line) for line in lines)
+    (tmp_path / "log.jsonl").write_bytes(data)
+    read = partial(readers.batches, block_bytes=block_bytes)
+    (unit,) = find(str(tmp_path / "log.jsonl"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "batches", lambda source, **_: read(source))
+        found = together(formats.read([unit], Columns(time="when")))
+    assert found.rows["item"].to_list() == [None, None, "i", None]
+    assert found.rows["time"].to_list() == [None, None, None, "8"]
+
+
+def test_json_that_is_nested_too_deep_costs_its_own_line() -> None:
+    deep = [
+        b'{"a":' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"a":' + b'{"b":' * 400 + b"1" + b"}" * 401,
+    ]
+    read = raw(b"\n".join([b'{"a":"1"}', *deep, b'{"a":"2"}']), "log.jsonl")
+    assert read.rows["a"].to_list() == ["1", "2"]
+    assert read.malformed.select("line", "reason").rows() == [
+        (2, "malformed_line"),
+        (3, "malformed_line"),
+    ]
+
+
+@pytest.mark.parametrize("quotes", [False, True])
+def test_a_line_of_separators_alone_is_a_row_of_nothing(quotes: bool) -> None:
+    read = raw("a\tb\tc\n\t\t\n" + ('"1"\t2\t3\n' if quotes else "1\t2\t3\n"), "log.tsv")
+    assert read.rows.select("a", "b", "c").rows() == [(None, None, None), ("1", "2", "3")]
+
+
+@pytest.mark.parametrize("block_bytes", [500, 597, 598, 1 << 20])
+def test_the_longest_record_there_may_be_is_read_wherever_it_is_cut(block_bytes: int) -> None:
+    text = '"' + "x\n" * 99 + 'end"'
+    read = raw(f"a,b\n1,{text}\n2,y\n" + "3,z\n" * 150, block_bytes=block_bytes)
+    assert read.malformed.is_empty()
+    assert read.rows["b"][0] == text.strip('"')

@@ -10,9 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ray_jobs.data.sources import find
 from ray_jobs.errors import ContractError
+from ray_jobs.families.tabular import formats
 from ray_jobs.families.tabular.kinds import kind_of, label_kind
-from ray_jobs.families.tabular.table import features
+from ray_jobs.families.tabular.table import Columns, features
 from tests.tabular_parts import cleaned, written
 
 N = 300
@@ -169,3 +171,15 @@ def test_a_strong_column_that_does_not_tell_the_label_is_no_leak(tmp_path: Path)
     assert features(cleaned(path, label="grade").table) == ["before"]
     sparse = [label if i % 40 == 0 else None for i, label in enumerate(LABEL)]
     assert "note" in features(cleaned(table(tmp_path, note=sparse)).table), "too few to tell"
+
+
+def test_an_id_of_people_beside_the_group_is_left_out_unless_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    ids = {"learner": [f"l{n}" for n in range(N)], "student_id": [f"a{n}@b.c" for n in range(N)]}
+    (source,) = find(str(table(tmp_path, **ids)))
+    (raw,) = formats.read([source], Columns())
+    assert "student_id" not in features(raw.rows)
+    assert any("since they name people: student_id" in note for note in raw.notes)
+    (asked,) = formats.read([source], Columns(allow="student_id"))
+    assert "student_id" in features(asked.rows)

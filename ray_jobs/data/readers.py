@@ -5,7 +5,7 @@ A batch is a few hundred thousand rows, whatever the size of the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -53,39 +53,44 @@ def read(source: Source, *, list_separator: str = ";") -> Raw:
 
 
 def _json_lines(source: Source, parts: Iterable[Block], list_separator: str) -> Iterator[Raw]:
-    fruitless: list[Raw] = []  # blocks before the first row, and so before the first column
-    begun = False
-    for part in parts:
-        raw = _json_block(source, part, list_separator)
-        begun |= not raw.rows.is_empty()
-        if begun:
-            yield together([*fruitless, raw])
-            fruitless = []
-        else:
-            fruitless.append(raw)
-    if not begun:
+    """Each block with the columns of all, so that where a file is cut changes none."""
+    names: dict[str, None] = {}
+    for part in blocks(source):
+        for line in part.text.split("\n"):
+            if (value := _json_object(line)) is not None:
+                names |= dict.fromkeys(map(own, value))
+    if not names:
         raise ContractError(f"{source.url}: no line is a JSON object; expected one object a line")
+    for part in parts:
+        yield _json_block(source, part, list_separator, sorted(names))
 
 
-def _json_block(source: Source, part: Block, list_separator: str) -> Raw:
+def _json_block(source: Source, part: Block, list_separator: str, names: Sequence[str]) -> Raw:
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
     bad: list[dict[str, Any]] = []
     for number, line in enumerate(part.text.split("\n"), start=part.line):
         if not line.strip():
             continue
-        value = _json_object(line)
+        row = _json_row(line, list_separator)
         if UNREADABLE in line:
             bad.append({"line": number, "reason": UNREADABLE_BYTES, "raw": line})
-        elif value is None:
+        elif row is None:
             bad.append({"line": number, "reason": "malformed_line", "raw": line})
         else:
-            rows.append({own(k): _text(v, list_separator) for k, v in value.items()})
+            rows.append(row)
             lines.append(number)
-    names = sorted({name for row in rows for name in row})
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
     line_numbers = pl.Series("line", lines, dtype=pl.Int64)
     return Raw(placed(tidy(frame), source, line_numbers), malformed(source, bad))
+
+
+def _json_row(line: str, list_separator: str) -> dict[str, str | None] | None:
+    value = _json_object(line)
+    try:
+        return value and {own(k): _text(v, list_separator) for k, v in value.items()}
+    except (RecursionError, TypeError):  # nested deeper than can be written again
+        return None
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

@@ -47,11 +47,25 @@ def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
     rows = raw.rows.with_columns(
         pl.when(text.str.to_lowercase().is_in(MISSING)).then(None).otherwise(text).name.keep()
     )
-    yield replace(raw, rows=_with_roles(rows, own, columns))
+    people = _people(own, columns)
+    note = f"{where}: left out, since they name people: {', '.join(people)}; see columns.allow"
+    kept = [name for name in own if name not in people]
+    notes = (*raw.notes, note) if people else raw.notes
+    yield replace(raw, rows=_with_roles(rows, kept, columns), notes=notes)
+
+
+def _group(own: Sequence[str], columns: Columns) -> str:
+    return columns.group or next((n for n in own if n.lower() in GROUPS), "")
+
+
+def _people(own: Sequence[str], columns: Columns) -> list[str]:
+    """Columns that are called like ids of people, and are not the one that becomes a pseudonym."""
+    meant = {_group(own, columns), columns.label, *columns.allowed, *columns.ignored}
+    return [name for name in own if name.lower() in GROUPS and name not in meant]
 
 
 def _with_roles(rows: pl.DataFrame, own: list[str], columns: Columns) -> pl.DataFrame:
-    group = columns.group or next((n for n in own if n.lower() in GROUPS), "")
+    group = _group(own, columns)
     time = columns.time or next((n for n in own if n.lower() in TIMES), "")
     kept = [n for n in own if n not in {group, time, ROW, *columns.ignored}]
     # Without a name of its own a row is known by all it says: its copies stay together.
