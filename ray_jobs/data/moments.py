@@ -6,27 +6,11 @@ from functools import partial
 
 import polars as pl
 
-from ray_jobs.errors import UsageError
-
 LATEST = 4_102_444_800.0  # 2100-01-01: a later second is milliseconds or a slip
 MINUTES = "%Y-%m-%dT%H:%M"
 ZONED = (f"{MINUTES}:%S%.f%#z", f"{MINUTES}%#z")
 NAIVE = (f"{MINUTES}:%S%.f", MINUTES)
 DAY = "%Y-%m-%d"
-
-
-def check_zone(zone: str) -> None:
-    """Raise UsageError where there is no such time zone."""
-    try:
-        pl.Series([0]).cast(pl.Datetime("us")).dt.replace_time_zone(zone)
-        known = bool(zone)
-    except pl.exceptions.PolarsError:
-        known = False
-    if not known:
-        raise UsageError(
-            f"columns.zone={zone}: there is no such time zone; expected a name such as "
-            "Europe/Berlin or UTC"
-        )
 
 
 def seconds(time: pl.Expr, zone: str = "UTC") -> pl.Expr:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ray_jobs.data.moments import check_zone
+from ray_jobs.data.zones import check_zone
 
 PREFIX = "x:"
 KINDS = ("auto", "binary", "classes", "number")
