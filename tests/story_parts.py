@@ -63,7 +63,7 @@ class Stages:
 
     def ingest(self, _run: Run) -> tuple[Snapshot, bool]:
         self._begin("ingest")
-        return Snapshot("/store/snapshot", "d" * 64, 10, {}, True, []), True
+        return Snapshot("/store/snapshot", "d" * 64, 10, {}, True), True
 
     def clean(self, _run: Run, snapshot: Snapshot) -> tuple[CleanTable, bool]:
         self._begin("clean")

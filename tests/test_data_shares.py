@@ -58,8 +58,7 @@ def test_every_row_of_a_run_is_in_one_share_and_all_of_a_learner_in_the_same(
 
 
 def snapshot_of(*parts: runs.Run) -> Snapshot:
-    piece = Taken("", [], 0, 0, list(parts), "")
-    return Snapshot("", "", 0, {}, timed=True, files=[], pieces=[piece])
+    return Snapshot("", "", 0, {}, timed=True, pieces=[Taken("", [], 0, 0, list(parts))])
 
 
 def test_a_share_of_a_store_elsewhere_is_read_as_one_here() -> None:
@@ -149,9 +148,21 @@ def test_a_failing_run_ends_the_reading_and_nothing_is_kept(
             raise StoreError(f"{uri} cannot be written: the disk is full")
         whole(uri, data)
 
+    batches = 0
+
+    def read(unit: Sequence[Source]) -> Iterator[Raw]:
+        nonlocal batches
+        (raw,) = formats.read(unit, Columns())
+        for number in range(1, 100):
+            batches = number
+            yield raw
+
     monkeypatch.setattr(store, "write_bytes", full)
+    (tmp_path / "log.csv").write_bytes(csv(LOG))
+    units = each_alone(find(str(tmp_path / "log.csv")))
     with pytest.raises(StoreError, match="disk is full"):
-        delivered(tmp_path, {"log.csv": csv(LOG)})
+        ingest(units, read, group="learner", key=KEY, store_uri=str(tmp_path / "store"))
+    assert batches == 2, "the first is found out while the second is read"
     assert not list(tmp_path.rglob("manifest.json"))
 
 

@@ -45,6 +45,14 @@ def test_files_called_alike_in_two_folders_are_told_apart(folder: Path) -> None:
     assert [s.stem for s in find(data)] == ["x/log.2025", "y/log.2025", "y/log.2026"]
 
 
+def test_what_else_lies_in_a_folder_changes_no_name(folder: Path) -> None:
+    data = lay(folder, "x/a.csv")
+    assert names(find(data)) == names(find(f"{folder}/*/a.csv")) == ["x/a.csv"]
+    lay(folder, "y/b.csv")
+    assert names(find(data)) == ["x/a.csv", "y/b.csv"]
+    assert names(find(f"{folder}/x/a.csv")) == names(find(f"{folder}/x/*.csv")) == ["a.csv"]
+
+
 def test_a_file_is_found_whatever_it_is_called(folder: Path) -> None:
     lay(folder, "log[1].csv", "log1.csv")
     assert names(find(f"{folder}/log[1].csv")) == ["log[1].csv"]

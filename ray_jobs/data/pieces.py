@@ -48,14 +48,13 @@ class Piece:
     content: Content  # of its rows
     faults: Content  # of what was malformed
     malformed: dict[str, int]  # by reason
-    columns: list[str]
     runs: list[Run]
     moments: list[Moment]  # of each run
     notes: list[str]  # what a person should know of the reading
 
     @property
-    def quarantine(self) -> str:
-        return store.join(self.uri, "quarantine.parquet")
+    def columns(self) -> set[str]:
+        return {name for run in self.runs for name in run.schema}
 
     def as_dict(self) -> dict[str, Any]:
         contents = {"content": self.content.as_dict(), "faults": self.faults.as_dict()}
@@ -119,16 +118,15 @@ def write(
 
 def _piece(uri: str, done: Sequence[Written]) -> Piece:
     """What is said of a piece, of which the runs are there."""
-    quarantine = pl.concat([written.bad for written in done])
+    bad = pl.concat([written.bad for written in done])
     notes = [note for written in done for note in written.notes]
-    notes += _of_encoding(quarantine.filter(pl.col("reason") == UNREADABLE_BYTES))
-    write_parquet(store.join(uri, "quarantine.parquet"), quarantine)
+    notes += _of_encoding(bad.filter(pl.col("reason") == UNREADABLE_BYTES))
+    write_parquet(quarantine(uri), bad)
     return Piece(
         uri=uri,
         content=reduce(Content.then, (written.content for written in done)),
         faults=reduce(Content.then, (written.faults for written in done)),
-        malformed=dict(sorted(quarantine["reason"].value_counts().iter_rows())),
-        columns=list(dict.fromkeys(name for written in done for name in written.run.schema)),
+        malformed=dict(sorted(bad["reason"].value_counts().iter_rows())),
         runs=[written.run for written in done],
         moments=[written.moment for written in done],
         notes=list(dict.fromkeys(notes)),
@@ -144,6 +142,11 @@ def _of_encoding(unreadable: pl.DataFrame) -> list[str]:
         .agg(pl.len().alias("count"), pl.col("line").min())
         .iter_rows()
     ]
+
+
+def quarantine(uri: str) -> str:
+    """Where a piece keeps its malformed lines, sealed."""
+    return store.join(uri, "quarantine.parquet")
 
 
 def sealed(bad: pl.DataFrame, key: Key) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -29,11 +29,10 @@ class Run:
     """A file of rows; those without a bucket stand first."""
 
     uri: str
-    rows: int
     firsts: list[int]  # bucket of the first row of each batch
     constants: dict[str, str | None]  # columns that hold one text alone, and lie not in the file
+    schema: list[str]  # columns, in their order
     offset: int = 0  # of its positions in the delivery
-    schema: list[str] = field(default_factory=list)  # columns, in their order
 
 
 def write(uri: str, rows: pl.DataFrame, constants: Mapping[str, str | None]) -> Run:
@@ -44,7 +43,7 @@ def write(uri: str, rows: pl.DataFrame, constants: Mapping[str, str | None]) -> 
     rows.write_ipc(buffer, compression="lz4", record_batch_size=BATCH_ROWS)
     store.write_bytes(uri, buffer.getvalue())
     firsts = rows["bucket"].gather_every(BATCH_ROWS).fill_null(0).to_list()
-    return Run(uri, len(rows), firsts, dict(constants), schema=schema)
+    return Run(uri, firsts, dict(constants), schema)
 
 
 def read(run: Run, low: int = 0, high: int = LAST) -> pl.DataFrame:

@@ -42,7 +42,6 @@ class Taken:
     rows: int
     malformed: int  # lines beside them
     runs: list[Run]  # their positions are those in the snapshot
-    quarantine: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,6 @@ class Snapshot:
     read: int  # rows of the delivery, malformed ones included
     malformed: dict[str, int]  # by reason; these rows are in quarantine already
     timed: bool  # whether rows carry times; if not, order of the files is their time
-    files: list[str]
     notes: list[str] = field(default_factory=list)  # what a person should know of the reading
     pieces: list[Taken] = field(default_factory=list)
 
@@ -77,13 +75,17 @@ class Snapshot:
         return self.uri.rsplit("/", 1)[-1]
 
     @property
+    def files(self) -> list[str]:
+        return [file for piece in self.pieces for file in piece.files]
+
+    @property
     def runs(self) -> list[Run]:
         return [run for piece in self.pieces for run in piece.runs]
 
     @property
     def quarantines(self) -> list[str]:
         """Tables of malformed lines."""
-        return [piece.quarantine for piece in self.pieces]
+        return [pieces.quarantine(piece.uri) for piece in self.pieces]
 
     def rows(self, share: int = 0, shares: int = 1) -> pl.DataFrame:
         """The rows of one of equal shares of all learners; of all of them, in their order.
@@ -112,12 +114,12 @@ def ingest(
     keeps no contract.
     """
     aliases = Aliases(key)
+    about = {"group": group, "key": key.fingerprint, **(inputs or {})}
     found: list[Piece] = []
     fresh = 0  # files read now
     for unit in units:
-        about = {"group": group, "key": key.fingerprint, **(inputs or {})}
         write = partial(pieces.write, unit, group=group, aliases=aliases, key=key)
-        piece, there = _taken(unit, lambda uri: write(read(unit), uri=uri), about, store_uri)  # noqa: B023
+        piece, there = _taken(unit, read, write, about, store_uri)
         found.append(piece)
         fresh += 0 if there else len(unit)
     snapshot = _described(units, found, ordered=ordered, key=key, store_uri=store_uri)
@@ -158,7 +160,6 @@ def _described(
         read=content.rows + faults.rows,
         malformed=dict(sorted(malformed.items())),
         timed=timed,
-        files=names,
         notes=[note for piece in found for note in piece.notes],
         pieces=_placed(units, found),
     )
@@ -175,7 +176,6 @@ def _placed(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> list[T
             rows=piece.content.rows,
             malformed=piece.faults.rows,
             runs=[replace(run, offset=offset) for run in piece.runs],
-            quarantine=piece.quarantine,
         )
         placed.append(taken)
         offset += piece.content.rows
@@ -194,13 +194,17 @@ def _kept(snapshot: Snapshot) -> Snapshot:
 
 
 def _taken(
-    unit: Sequence[Source], write: Callable[[str], Piece], about: dict[str, Any], store_uri: str
+    unit: Sequence[Source],
+    read: Callable[[Sequence[Source]], Iterable[Raw]],
+    write: Callable[..., Piece],
+    about: Mapping[str, Any],
+    store_uri: str,
 ) -> tuple[Piece, bool]:
     """The piece of a unit of files, and whether it was there."""
     digests = [source.digest() for source in unit]
 
     def work(uri: str) -> dict[str, Any]:
-        piece = write(uri)
+        piece = write(read(unit), uri=uri)
         _refuse_changed(unit, digests)
         return piece.as_dict()
 
@@ -220,9 +224,9 @@ def _refuse_changed(unit: Sequence[Source], digests: Sequence[str]) -> None:
 
 def _refuse_other_columns(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> None:
     """Files of one delivery are one table."""
-    first = set(found[0].columns)
+    first = found[0].columns
     for unit, piece in zip(units, found, strict=True):
-        if missing := sorted(first ^ set(piece.columns)):
+        if missing := sorted(first ^ piece.columns):
             here = "lacks" if set(missing) <= first else "differs in"
             raise ContractError(
                 f"{unit[0].url} {here} {', '.join(missing[:5])} beside {units[0][0].url}; files of "

@@ -129,7 +129,7 @@ def find(data: str, encoding: str = "") -> list[Source]:
     folder = bool(fs.isdir(path))
     names = sorted(_visible(fs, path) if folder else [path] if there else fs.glob(path))
     names = [name for name in names if fs.isfile(name)]
-    root = posixpath.commonpath([posixpath.dirname(name) for name in names]) if names else ""
+    root = path if folder else posixpath.dirname(path if there else re.split(r"[*?[]", path)[0])
     sources = [
         replace(source, name=name.removeprefix(root).lstrip("/"))
         for name in names

@@ -7,7 +7,6 @@ a cut in time, training ends where testing begins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,9 +48,8 @@ class SplitTable:
 def split(clean: CleanTable, how: Split, *, group: str, salt: str, uri: str) -> SplitTable:
     """Divide a clean table; raises ContractError where a split would be empty or leak."""
     division = _division(clean, how, salt=salt)
-    places = {name: store.join(uri, name) for name in NAMES}
     todo = list(enumerate(parts(clean.table)))
-    done = each(lambda part: _divided(*part, division, group=group, places=places), todo)
+    done = each(lambda part: _divided(*part, division, group=group, into=uri), todo)
     result = SplitTable(
         uri=uri,
         delivered=division.delivered,
@@ -84,15 +82,13 @@ class Part:
     straddlers: int  # groups that stand in more than one split
 
 
-def _divided(
-    number: int, uri: str, division: Division, *, group: str, places: Mapping[str, str]
-) -> Part:
+def _divided(number: int, uri: str, division: Division, *, group: str, into: str) -> Part:
     table = read_parquet(uri)
     table = table.with_columns(division.assigned(table).alias("split"))
     kept = division.held(table)
     of = {name: kept.filter(pl.col("split") == name) for name in NAMES}
     return Part(
-        written=[write_part(places[name], number, of[name]) for name in NAMES],
+        written=[write_part(store.join(into, name), number, of[name]) for name in NAMES],
         rows={name: len(part) for name, part in of.items()},
         scored={name: int(part["scored"].sum()) for name, part in of.items()},
         groups={name: part[group].n_unique() for name, part in of.items()},

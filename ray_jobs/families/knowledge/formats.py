@@ -44,27 +44,18 @@ def _table(source: Source, columns: Columns) -> Iterator[Raw]:
     tables = readers.batches(source, list_separator=columns.skill_separator)
     first = next(tables)
     whole = chain([first], tables)
-    if xapi.recognised(first.rows.columns):
+    have = first.rows.columns  # as every batch has them
+    if xapi.recognised(have):
         yield from xapi.answers(whole, columns.skill_separator)
         return
-    there: list[str] = []
+    names = _mapping(have, columns, source)
+    missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
     for table in whole:
-        # A column of JSON lines may come late; one that is not in a batch is empty there.
-        there = list(dict.fromkeys([*there, *table.rows.columns]))
-        names = _mapping(there, columns, source)
-        renamed = raw.rename(_with(table, there), names)
-        missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
+        renamed = raw.rename(table, names)
         rows = renamed.rows.with_columns(missing)
         if "item" not in names:  # a log of skills alone: practising the skill is the item
             rows = rows.with_columns(pl.col("skills").alias("item"))
         yield replace(renamed, rows=rows)
-
-
-def _with(table: Raw, names: Sequence[str]) -> Raw:
-    """A table that has some columns, if need be without values."""
-    lacking = [name for name in names if name not in table.rows.columns]
-    empty = [pl.lit(None, pl.String).alias(name) for name in lacking]
-    return replace(table, rows=table.rows.with_columns(empty))
 
 
 def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str, str]:

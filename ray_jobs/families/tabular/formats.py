@@ -43,7 +43,7 @@ def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
     for key in ("label", "group", "time"):
         _must_exist(where, key, [getattr(columns, key)], own)
     _must_exist(where, "ignore", columns.ignored, own)
-    text = pl.col(own).str.strip_chars()
+    text = pl.col(own)
     rows = raw.rows.with_columns(
         pl.when(text.str.to_lowercase().is_in(MISSING)).then(None).otherwise(text).name.keep()
     )
