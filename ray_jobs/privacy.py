@@ -43,14 +43,24 @@ class Key:
         """Tells two keys apart and gives neither away."""
         return self.sub_key("fingerprint").hex()[:16]
 
+    def hasher(self, purpose: str) -> Callable[[str], str]:
+        """A keyed hash of texts, 24 hexadecimal digits, for one purpose."""
+        keyed = hashlib.blake2b(key=self.sub_key(purpose), digest_size=PSEUDONYM_BYTES)
+
+        def hashed(text: str) -> str:
+            fresh = keyed.copy()
+            fresh.update(text.encode())
+            return fresh.hexdigest()
+
+        return hashed
+
     def pseudonym(self, learner: str) -> str:
         """Keyed hash of a learner's id: the same id, the same pseudonym."""
-        key = self.sub_key("pseudonym")
-        return hashlib.blake2b(learner.encode(), key=key, digest_size=PSEUDONYM_BYTES).hexdigest()
+        return self.hasher("pseudonym")(learner)
 
     def pseudonyms(self, learners: pl.Series) -> pl.Series:
         """The pseudonym of each learner id (String); null stays null."""
-        return _mapped(learners, self.pseudonym, pl.String())
+        return _mapped(learners, self.hasher("pseudonym"), pl.String())
 
     def seal(self, text: str) -> bytes:
         """Encrypt text with AES-256-GCM; the nonce stands before it."""

@@ -9,8 +9,7 @@ from prefect import task
 
 from ray_jobs import code, manifest
 from ray_jobs.data import clean as cleaning
-from ray_jobs.data import snapshot as snapshots
-from ray_jobs.data import sources
+from ray_jobs.data import ingestion, sources
 from ray_jobs.data import split as splitting
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.snapshot import Snapshot
@@ -23,7 +22,7 @@ from tasks.run import Run
 def ingest(run: Run) -> tuple[Snapshot, bool]:
     """Read the files that the recipe names into an immutable snapshot."""
     family, columns = run.family, run.recipe.columns
-    return snapshots.ingest(
+    return ingestion.ingest(
         family.units(sources.find(run.recipe.data, run.recipe.encoding)),
         lambda unit: family.read(unit, columns),
         group=family.group,
@@ -33,7 +32,7 @@ def ingest(run: Run) -> tuple[Snapshot, bool]:
         inputs={
             "columns": asdict(columns),
             "encoding": run.recipe.encoding,
-            "code": code.digest(family.units, family.read, snapshots),
+            "code": code.digest(family.units, family.read, ingestion),
         },
     )
 

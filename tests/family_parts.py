@@ -19,7 +19,7 @@ from torch import nn
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.data.clean import CleanTable, clean
-from ray_jobs.data.snapshot import ingest
+from ray_jobs.data.ingestion import ingest
 from ray_jobs.data.sources import find
 from ray_jobs.data.split import split
 from ray_jobs.data.tables import read_parquet

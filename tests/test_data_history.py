@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 from rich.console import Console
 
 from flows.cli import console, data
-from ray_jobs import manifest, store
+from ray_jobs import store
 from ray_jobs.data.history import difference, named, snapshots, tables
 from ray_jobs.data.snapshot import Snapshot
-from ray_jobs.errors import StoreError, UsageError
-from tests.test_data_clean import TIMED, cleaned, csv, delivered
+from ray_jobs.errors import ContractError, StoreError, UsageError
+from tests.test_data_clean import TIMED, clean_table, csv, delivered
 
 LATER = [("u9", "i1", "s1", "1", "50"), ("u9", "i2", "s1", "0", "60"), ("torn",)]
 
@@ -96,17 +96,15 @@ def test_what_came_and_went_is_told_by_file(grown: tuple[Snapshot, Snapshot]) ->
     assert ([p.files for p in went.gone], went.new) == ([["b.csv"]], [])
 
 
-def test_the_clean_tables_of_a_snapshot_are_found(tmp_path: Path) -> None:
-    table = cleaned(tmp_path, {"a.csv": csv(TIMED)})
-    (entry,) = snapshots(str(tmp_path / "store"))
-
-    def work(_: str) -> dict[str, Any]:
-        return asdict(table)
-
+def test_the_clean_tables_of_a_snapshot_are_found_refused_ones_too(tmp_path: Path) -> None:
     uri = str(tmp_path / "store")
-    manifest.once(uri, "clean", {"snapshot": entry.snapshot.name}, work)
-    manifest.once(uri, "clean", {"snapshot": "another"}, work)
-    assert [found["kept"] for found in tables(uri, entry.snapshot)] == [2]
+    for name, rows in (("good", TIMED), ("bad", [*TIMED, ("a", "", "s", "1", "5")] * 2)):
+        snapshot = delivered(tmp_path / name, {"a.csv": csv(rows)})
+        table = partial(clean_table, snapshot, f"{uri}/stages/clean/{name}")
+        with nullcontext() if name == "good" else pytest.raises(ContractError):
+            table(limit=0.1)
+        (found,) = tables(uri, snapshot)
+        assert (found.kept, bool(found.refused)) == (2, name == "bad")
 
 
 def test_list_show_and_diff_print_the_counts(

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from ray_jobs import manifest, privacy, store
 from ray_jobs.data import clean as cleaning
 from ray_jobs.data import pieces, readers, runs
+from ray_jobs.data.ingestion import ingest
 from ray_jobs.data.raw import Raw
-from ray_jobs.data.snapshot import Snapshot, Taken, ingest
+from ray_jobs.data.snapshot import Snapshot, Taken
 from ray_jobs.data.sources import Source, each_alone, find
 from ray_jobs.data.tables import each, read_parquet, scan
 from ray_jobs.errors import ContractError, StoreError

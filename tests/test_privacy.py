@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.data.clean import clean
-from ray_jobs.data.snapshot import ingest
+from ray_jobs.data.ingestion import ingest
 from ray_jobs.data.sources import each_alone, find
 from ray_jobs.data.split import split
 from ray_jobs.errors import LyceumError

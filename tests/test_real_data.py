@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from ray_jobs.data.clean import CleanTable, clean
-from ray_jobs.data.snapshot import ingest
+from ray_jobs.data.ingestion import ingest
 from ray_jobs.data.sources import each_alone, find
 from ray_jobs.data.split import SplitTable, split
 from ray_jobs.errors import ContractError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ray_jobs.data.clean import clean
-from ray_jobs.data.snapshot import ingest
+from ray_jobs.data.ingestion import ingest
 from ray_jobs.data.sources import each_alone, find
 from ray_jobs.errors import StoreError, UsageError
 from ray_jobs.families.knowledge.formats import read

@@ -92,10 +92,9 @@ def test_each_bad_row_goes_under_its_reason_and_no_good_one_does(tmp_path: Path)
     assert dict(found.bad.group_by("reason").len().iter_rows()) == {
         "missing_label": 2, "rare_class": 1, "invalid_hours": 2,
     }  # fmt: skip
-    assert sorted(found.bad["line"]) == [2, 3, 4, 5, 6]
+    assert sorted(found.bad["position"]) == [0, 1, 2, 3, 4]
     assert len(found.table) == N - 5
     assert found.table["x:hours"].null_count() == 1, "missing is no fault"
-    assert '"hours":"many"' in found.bad.filter(pl.col("line") == 5)["raw"].item()
 
 
 def test_what_nothing_is_learnt_from_is_left_out_and_said(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import httpx
 
 from ray_jobs import artifact, settings, store
 from ray_jobs.cluster import joined
-from ray_jobs.data import clean, snapshot, sources, split, tables
+from ray_jobs.data import clean, ingestion, sources, split, tables
 from ray_jobs.families import family, recipe
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import World
@@ -71,7 +71,7 @@ def training_job(folder: Path) -> TrainJob:
     key, home = load_key(folder / "key"), str(folder / "store")
     simulate(World(learners=200), folder / "logs")
     files = sources.find(str(folder / "logs"))
-    taken, _ = snapshot.ingest(
+    taken, _ = ingestion.ingest(
         kind.units(files),
         lambda unit: kind.read(unit, plan.columns),
         group=kind.group,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from flows.cli import console
+from ray_jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ray_jobs.data.clean import CleanTable
     from ray_jobs.data.history import Entry
-    from ray_jobs.data.snapshot import Taken
+    from ray_jobs.data.snapshot import Snapshot, Taken
+    from ray_jobs.settings import Settings
 
 data = typer.Typer(
     name="data",
@@ -24,6 +28,7 @@ data = typer.Typer(
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A snapshot's name or digest, or how it begins.")]
+ID = "id"  # column by which a bad row is known
 WHEN = "%Y-%m-%d %H:%M:%S"  # UTC
 
 
@@ -51,7 +56,8 @@ def show(snapshot: Name, json: AsJson = False) -> None:
     entry = named(at, snapshot)
     made = tables(at, entry.snapshot)
     if json:
-        _say(_facts(entry) | {"pieces": [_piece(p) for p in entry.snapshot.pieces], "tables": made})
+        pieces = [_piece(piece) for piece in entry.snapshot.pieces]
+        _say(_facts(entry) | {"pieces": pieces, "tables": [asdict(table) for table in made]})
         return
     for name, value in _facts(entry).items():
         console.say(f"{name}: {value}")
@@ -59,12 +65,35 @@ def show(snapshot: Name, json: AsJson = False) -> None:
         console.say(f"note: {note}")
     _pieces("pieces", entry.snapshot.pieces)
     for table in made:
-        bad = ", ".join(f"{count} {reason}" for reason, count in table["quarantined"].items())
-        console.say(
-            f"table: {table['kept']} kept, {sum(table['quarantined'].values())} quarantined"
-            f"{f' ({bad})' if bad else ''}, {table['merged']} merged, {table['repeats']} repeats; "
-            f"in {table['uri']}"
+        console.say(_told(table))
+
+
+@data.command()
+def replay(
+    snapshot: Name,
+    file: Annotated[
+        str | None, typer.Argument(help="A table of mended rows; any form a log may have.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the bad rows here, to be mended.")
+    ] = None,
+) -> None:
+    """Mend what is in quarantine: write the bad rows to a file, or take mended ones in.
+
+    The next run of the same data has the mended rows in the place of the bad ones.
+    """
+    from ray_jobs.data.history import named
+
+    if (file is None) == (write is None):
+        raise UsageError(
+            "give either --write FILE, to have the bad rows written there, or a FILE of mended ones"
         )
+    at = _installation()
+    found = named(at.store_uri, snapshot).snapshot
+    if write is not None:
+        _write_bad_rows(found, at, write)
+    else:
+        _admit(found, at, str(file))
 
 
 @data.command()
@@ -87,10 +116,64 @@ def diff(before: Name, after: Name, json: AsJson = False) -> None:
             _pieces(name, pieces)
 
 
-def _store() -> str:
+def _write_bad_rows(snapshot: Snapshot, at: Settings, path: Path) -> None:
+    import polars as pl
+
+    from ray_jobs import store
+    from ray_jobs.data.blocks import UNREADABLE
+    from ray_jobs.data.quarantine import bad_rows
+    from ray_jobs.privacy import load_key
+
+    rows = bad_rows(snapshot, at.store_uri, load_key(at.key_file))
+    if path.exists():
+        raise UsageError(f"{path} is there already; name a new file, so that no mended row is lost")
+    # What bytes could not be read is no text that could be read again either.
+    rows = rows.with_columns(pl.col("raw").str.replace_all(UNREADABLE, "?", literal=True))
+    try:
+        store.write_secret(path, rows.write_csv())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}; name another place") from error
+    console.say(
+        f"{len(rows)} bad rows in {path}, readable: it may name people. Mend their columns (who "
+        "stands under a pseudonym may stay so; others are written as the log writes them), leave "
+        f"{ID} as it is, and give the file to lyceum data replay {snapshot.name}"
+    )
+
+
+def _admit(snapshot: Snapshot, at: Settings, file: str) -> None:
+    from flows.platform.locks import held, lock
+    from ray_jobs.data.repairs import admit
+    from ray_jobs.data.sources import find
+    from ray_jobs.privacy import load_key
+
+    sources = find(file)
+    if len(sources) != 1:
+        raise UsageError(f"{file} is {len(sources)} files; give one")
+    with held(lock(at, "data", "replay"), "another replay", console.say):
+        done = admit(sources[0], snapshot, at.store_uri, load_key(at.key_file))
+    console.say(
+        f"{done.mended} bad rows mended, {done.known} had been so before, {done.left} left as they "
+        "are; the next run of this data has them"
+    )
+
+
+def _told(table: CleanTable) -> str:
+    bad = ", ".join(f"{count} {reason}" for reason, count in table.quarantined.items())
+    return (
+        f"table: {table.kept} kept, {sum(table.quarantined.values())} quarantined"
+        f"{f' ({bad})' if bad else ''}, {table.merged} merged, {table.repeats} repeats; "
+        f"in {table.uri}{f'; refused: {table.refused}' if table.refused else ''}"
+    )
+
+
+def _installation() -> Settings:
     from ray_jobs import settings as installation
 
-    return installation.read().store_uri
+    return installation.read()
+
+
+def _store() -> str:
+    return _installation().store_uri
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

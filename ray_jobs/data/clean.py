@@ -17,7 +17,7 @@ import polars as pl
 
 from ray_jobs import manifest, store
 from ray_jobs.data.blocks import UNREADABLE_BYTES
-from ray_jobs.data.pieces import sealed
+from ray_jobs.data.pieces import OURS, sealed
 from ray_jobs.data.snapshot import Snapshot
 from ray_jobs.data.tables import each, read_parquet, write_part
 from ray_jobs.errors import ContractError
@@ -25,6 +25,7 @@ from ray_jobs.privacy import Key
 
 log = logging.getLogger(__name__)
 
+COUNTS = "counts.json"  # beside table and quarantine
 SHARE_ROWS = 600_000  # cleaned at a time, so that any number of them can be
 
 
@@ -33,7 +34,7 @@ class Cleaned:
     """What a family's rules make of raw rows."""
 
     table: pl.DataFrame
-    bad: pl.DataFrame  # file, line, reason, raw
+    bad: pl.DataFrame  # position and reason of the rows that break a rule
     merged: int  # rows that were part of another row's answer
     repeats: int  # rows delivered again
     notes: tuple[str, ...] = ()  # what a person should know of what was made of them
@@ -53,6 +54,8 @@ class CleanTable:
     timed: bool
     content: str = ""  # digest of the table itself
     notes: list[str] = field(default_factory=list)  # what a person should know of it
+    snapshot: str = ""  # name of the one it came from
+    refused: str = ""  # why there is no table, where rules refused it
 
     @property
     def table(self) -> str:
@@ -103,6 +106,7 @@ def clean(
         repeats=0,
         timed=snapshot.timed,
         notes=snapshot.notes,
+        snapshot=snapshot.name,
     )
     early = len(snapshot.quarantines)
     for number, malformed in enumerate(snapshot.quarantines):
@@ -110,8 +114,9 @@ def clean(
     shares = 1 if whole else math.ceil(snapshot.read / SHARE_ROWS)
 
     def work(share: int) -> Share:
-        cleaned = rules(snapshot.rows(share, shares), snapshot.timed)
-        write_part(table.quarantine, early + share, sealed(cleaned.bad, key))
+        rows = snapshot.rows(share, shares)
+        cleaned = rules(rows, snapshot.timed)
+        write_part(table.quarantine, early + share, sealed(_said(rows, cleaned.bad), key))
         written = write_part(table.table, share, cleaned.table)
         return Share(
             written=written,
@@ -122,10 +127,14 @@ def clean(
             notes=cleaned.notes,
         )
 
-    done = each(work, range(shares))
-    table = _finished(_counted(table, done), max_bad_fraction)
-    store.write_json(store.join(uri, "counts.json"), asdict(table))
-    return table
+    return _finished(_counted(table, each(work, range(shares))), max_bad_fraction)
+
+
+def _said(rows: pl.DataFrame, bad: pl.DataFrame) -> pl.DataFrame:
+    """Bad rows with the place they stand at and, as JSON, what they say."""
+    own = pl.struct(pl.exclude(*OURS, "reason"))
+    found = rows.join(bad.select("position", "reason"), on="position")
+    return found.select("file", "line", "reason", own.struct.json_encode().alias("raw"))
 
 
 def _counted(table: CleanTable, done: Sequence[Share]) -> CleanTable:
@@ -146,11 +155,12 @@ def _finished(table: CleanTable, max_bad_fraction: float) -> CleanTable:
     """A table that is good enough; one that is refused is taken away again."""
     bad = sum(table.quarantined.values())
     assert table.read == table.kept + bad + table.merged + table.repeats, table
-    try:
-        _refuse_rubbish(table, bad, max_bad_fraction)
-    except ContractError:
+    why = _refusal(table, bad, max_bad_fraction)
+    # The counts stay where the table does not: they are what there is to mend.
+    store.write_json(store.join(table.uri, COUNTS), asdict(replace(table, refused=why)))
+    if why:
         store.remove(table.table)
-        raise
+        raise ContractError(why)
     log.info(
         "clean: %d rows read = %d kept + %d quarantined + %d merged + %d repeats",
         table.read, table.kept, bad, table.merged, table.repeats,
@@ -160,18 +170,19 @@ def _finished(table: CleanTable, max_bad_fraction: float) -> CleanTable:
     return table
 
 
-def _refuse_rubbish(table: CleanTable, bad: int, limit: float) -> None:
+def _refusal(table: CleanTable, bad: int, limit: float) -> str:
+    """Why a table is not good enough; nothing where it is."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in table.quarantined.items())
-    mend = "Mend the log, map its columns with --set columns.NAME=..."
+    mend = f"Mend the log, or these rows alone (lyceum data replay {table.snapshot}), "
+    mend += "map its columns with --set columns.NAME=..."
     if UNREADABLE_BYTES in table.quarantined:
         mend += ", name its encoding with --set encoding=latin-1, say"
     if table.kept == 0:
-        raise ContractError(
-            f"no valid row among {table.read}: {reasons}; they lie in {table.quarantine}. {mend}"
-        )
+        return f"no valid row among {table.read}: {reasons}; they lie in {table.quarantine}. {mend}"
     if bad > limit * table.read:
-        raise ContractError(
+        return (
             f"{bad} of {table.read} rows are bad ({reasons}), more than the recipe's "
             f"{limit:.0%}; they lie in {table.quarantine}. {mend}, "
             "or allow more with --set max_bad_fraction=..."
         )
+    return ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import fsspec
 
 from ray_jobs import manifest, store
+from ray_jobs.data.clean import COUNTS, CleanTable
 from ray_jobs.data.snapshot import FOLDER, Snapshot, Taken
 from ray_jobs.errors import UsageError
 
@@ -22,7 +22,7 @@ class Entry:
 
     snapshot: Snapshot
     taken: datetime  # UTC
-    parent: str  # name of the largest that it holds all of, if any
+    parent: str  # name of the largest before it whose files it all has, if any
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ def snapshots(store_uri: str) -> list[Entry]:
             when = fs.modified(f"{path}/{name}/{manifest.MANIFEST}")
             found.append((_in_utc(when), Snapshot.loads(store.read_json(uri))))
     found.sort(key=lambda pair: pair[0])
-    everything = [snapshot for _, snapshot in found]
-    return [Entry(snapshot, when, _parent(snapshot, everything)) for when, snapshot in found]
+    return [
+        Entry(snapshot, when, _parent(snapshot, [s for _, s in found[:place]]))
+        for place, (when, snapshot) in enumerate(found)
+    ]
 
 
 def named(store_uri: str, name: str) -> Entry:
@@ -78,20 +80,24 @@ def difference(before: Snapshot, after: Snapshot) -> Difference:
     )
 
 
-def tables(store_uri: str, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The clean tables that were made of a snapshot, as they were recorded."""
+def tables(store_uri: str, snapshot: Snapshot) -> list[CleanTable]:
+    """The clean tables that were made of a snapshot, refused ones included, the oldest first."""
     folder = store.join(store_uri, "stages", "clean")
-    names = [name for name in store.sizes(folder) if name.count("/") == 1]
-    uris = [store.join(folder, name) for name in sorted(names) if name.endswith(manifest.MANIFEST)]
-    kept = [store.read_json(uri) for uri in uris]
-    return [one["result"] for one in kept if one["inputs"]["snapshot"] == snapshot.name]
+    fs, path = fsspec.core.url_to_fs(folder)
+    found = []
+    for name in store.sizes(folder):
+        if name.count("/") == 1 and name.endswith(f"/{COUNTS}"):
+            table = CleanTable(**store.read_json(store.join(folder, name)))
+            if table.snapshot == snapshot.name:
+                found.append((_in_utc(fs.modified(f"{path}/{name}")), table))
+    return [table for _, table in sorted(found, key=lambda pair: pair[0])]
 
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _parent(of: Snapshot, everything: Sequence[Snapshot]) -> str:
-    mine = {piece.uri for piece in of.pieces}
-    smaller = [s for s in everything if {piece.uri for piece in s.pieces} < mine]
+def _parent(of: Snapshot, earlier: Sequence[Snapshot]) -> str:
+    mine = of.origins
+    smaller = [s for s in earlier if s.origins <= mine]
     return max(smaller, key=lambda s: s.read).name if smaller else ""

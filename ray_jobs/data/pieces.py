@@ -6,9 +6,9 @@ that the rows of any share of learners are found without reading the others'.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -20,11 +20,11 @@ from ray_jobs.data.blocks import UNREADABLE_BYTES
 from ray_jobs.data.multiset import Content
 from ray_jobs.data.raw import PLACES, Raw, together
 from ray_jobs.data.runs import Run
-from ray_jobs.data.sources import Source
 from ray_jobs.data.tables import write_parquet
-from ray_jobs.privacy import Aliases, Key
+from ray_jobs.privacy import Key
 
 RUN_ROWS = 1 << 19
+OURS = (*PLACES, "position", "bucket", "split")  # columns that are not the log's own
 SAMPLE = 201  # times that tell the most common one of a run, where it stands out
 QUARANTINE = pl.Schema(
     {"file": pl.String, "line": pl.Int64, "reason": pl.String, "sealed": pl.Binary}
@@ -51,10 +51,16 @@ class Piece:
     runs: list[Run]
     moments: list[Moment]  # of each run
     notes: list[str]  # what a person should know of the reading
+    origin: str = ""  # of one written again: the piece that was read from the files
 
     @property
     def columns(self) -> set[str]:
         return {name for run in self.runs for name in run.schema}
+
+    @property
+    def one_file(self) -> bool:
+        """Whether all its rows are of one file."""
+        return "file" in self.runs[0].constants
 
     def as_dict(self) -> dict[str, Any]:
         contents = {"content": self.content.as_dict(), "faults": self.faults.as_dict()}
@@ -81,46 +87,49 @@ class Written:
 
 
 def write(
-    unit: Sequence[Source],
     raws: Iterable[Raw],
     *,
     uri: str,
     group: str,
-    aliases: Aliases,
+    alias: Callable[[pl.DataFrame], pl.DataFrame],
     key: Key,
+    constants: Mapping[str, str | None],
+    origin: str = "",
 ) -> Piece:
-    """Write what was read of a unit as a piece, with no more than two runs in memory."""
-    split, file = unit[0].split, unit[0].name if len(unit) == 1 else ""
+    """Write what was read of a unit as a piece, with no more than two runs in memory.
 
-    def work(number: int, raw: Raw, offset: int) -> Written:
+    `alias` puts pseudonyms and buckets in the place of the `group`; it may leave rows
+    out. What is the same for every row, the split and perhaps the file, are `constants`.
+    """
+    offset = 0
+    split = pl.lit(constants["split"], pl.String).alias("split")
+
+    def work(number: int, raw: Raw) -> Written:
+        nonlocal offset
+        rows = alias(raw.rows)
         place = pl.int_range(offset, offset + pl.len(), dtype=pl.Int64).alias("position")
-        rows = aliases.replaced(raw.rows.with_columns(place), group)
-        said = rows.drop(*PLACES, "position", group)
-        content = Content.of(said.with_columns(pl.lit(split, pl.String).alias("split")))
-        run = runs.write(
-            store.join(uri, "runs", f"{number:05d}.arrow"),
-            rows.drop("file") if file else rows,
-            {"split": split} | ({"file": file} if file else {}),
-        )
+        rows = rows.drop(constants, strict=False).with_columns(place)
+        offset += len(rows)
+        said = rows.drop(*PLACES, "position", group, strict=False)
+        content = Content.of(said.with_columns(split))
+        run = runs.write(store.join(uri, "runs", f"{number:05d}.arrow"), rows, constants)
         faults, bad = _faults(raw.malformed, key), sealed(raw.malformed, key)
         return Written(run, content, faults, _moment(rows), raw.notes, bad)
 
-    rows = 0
     done: list[Future[Written]] = []
     with ThreadPoolExecutor(1) as pool:  # a run is written while the next is read
         for number, raw in enumerate(_runs(raws)):
             if done:
                 done[-1].result()
-            done.append(pool.submit(work, number, raw, rows))
-            rows += len(raw.rows)
-    return _piece(uri, [written.result() for written in done])
+            done.append(pool.submit(work, number, raw))
+    return replace(_piece(uri, [written.result() for written in done]), origin=origin)
 
 
 def _piece(uri: str, done: Sequence[Written]) -> Piece:
     """What is said of a piece, of which the runs are there."""
     bad = pl.concat([written.bad for written in done])
     notes = [note for written in done for note in written.notes]
-    notes += _of_encoding(bad.filter(pl.col("reason") == UNREADABLE_BYTES))
+    notes += of_encoding(bad)
     write_parquet(quarantine(uri), bad)
     return Piece(
         uri=uri,
@@ -133,12 +142,13 @@ def _piece(uri: str, done: Sequence[Written]) -> Piece:
     )
 
 
-def _of_encoding(unreadable: pl.DataFrame) -> list[str]:
+def of_encoding(bad: pl.DataFrame) -> list[str]:
     """Rows that hold other bytes than their encoding has are often of another."""
     return [
         f"{file}: {count} lines, the first of them {line}, hold bytes that its encoding has not; "
         "where it is in another, name it with --set encoding=latin-1, say"
-        for file, count, line in unreadable.group_by("file", maintain_order=True)
+        for file, count, line in bad.filter(pl.col("reason") == UNREADABLE_BYTES)
+        .group_by("file", maintain_order=True)
         .agg(pl.len().alias("count"), pl.col("line").min())
         .iter_rows()
     ]

@@ -2,16 +2,14 @@
 
 The digest is that of the rows as a multiset, so order, file boundaries and
 delivery times do not matter; a log without times keeps its order as its time.
-A file that was read once is not read again, and a snapshot never changes.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import polars as pl
@@ -20,17 +18,23 @@ from ray_jobs import manifest, store
 from ray_jobs.data import pieces, runs
 from ray_jobs.data.multiset import Content
 from ray_jobs.data.pieces import Piece
-from ray_jobs.data.raw import Raw
 from ray_jobs.data.runs import Run
-from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError, StoreError
-from ray_jobs.privacy import Aliases, Key
-
-log = logging.getLogger(__name__)
+from ray_jobs.privacy import Key
 
 SAME_TIME = 0.9  # share of rows; with more at one moment, the times tell nothing
 BUCKETS = 2**64
 FOLDER = "snapshots"  # of the store
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where the snapshots of a kind of data are kept."""
+
+    store_uri: str
+    key: Key
+    group: str  # column of pseudonyms
+    ordered: bool = True  # the order of a log without times is its time
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Taken:
     rows: int
     malformed: int  # lines beside them
     runs: list[Run]  # their positions are those in the snapshot
+    origin: str = ""  # of one written again: the piece that was read from the files
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Snapshot:
     read: int  # rows of the delivery, malformed ones included
     malformed: dict[str, int]  # by reason; these rows are in quarantine already
     timed: bool  # whether rows carry times; if not, order of the files is their time
+    group: str = ""  # column of pseudonyms
+    ordered: bool = True  # without times, the order of the files is their time
     notes: list[str] = field(default_factory=list)  # what a person should know of the reading
     pieces: list[Taken] = field(default_factory=list)
 
@@ -83,6 +90,22 @@ class Snapshot:
         return [run for piece in self.pieces for run in piece.runs]
 
     @property
+    def columns(self) -> list[str]:
+        """That of pseudonyms, and the log's own."""
+        names = dict.fromkeys(name for run in self.runs for name in run.schema)
+        return [self.group, *(n for n in names if n not in {self.group, *pieces.OURS})]
+
+    @property
+    def origins(self) -> set[str]:
+        """The pieces that were read from its files, whatever became of them since."""
+        return {piece.origin or piece.uri for piece in self.pieces}
+
+    @property
+    def places(self) -> list[str]:
+        """Every file that it is made of."""
+        return [*self.quarantines, *(run.uri for run in self.runs)]
+
+    @property
     def quarantines(self) -> list[str]:
         """Tables of malformed lines."""
         return [pieces.quarantine(piece.uri) for piece in self.pieces]
@@ -97,85 +120,50 @@ class Snapshot:
         return rows.sort("position") if shares == 1 else rows
 
 
-def ingest(
-    units: Sequence[Sequence[Source]],
-    read: Callable[[Sequence[Source]], Iterable[Raw]],
-    *,
-    group: str,
-    ordered: bool = True,
-    key: Key,
-    store_uri: str,
-    inputs: Mapping[str, Any] | None = None,
-) -> tuple[Snapshot, bool]:
-    """A delivery as a snapshot, and whether every file of it was known.
+def described(files: Sequence[Sequence[str]], found: Sequence[Piece], shelf: Shelf) -> Snapshot:
+    """The snapshot of some pieces, each of some files, written where it is new.
 
-    Each unit of files is read by itself, once for the same `inputs`. With `ordered`,
-    the order of a log without times is its time. Raises ContractError where a file
-    keeps no contract.
+    Raises ContractError where there is no row in them.
     """
-    aliases = Aliases(key)
-    about = {"group": group, "key": key.fingerprint, **(inputs or {})}
-    found: list[Piece] = []
-    fresh = 0  # files read now
-    for unit in units:
-        write = partial(pieces.write, unit, group=group, aliases=aliases, key=key)
-        piece, there = _taken(unit, read, write, about, store_uri)
-        found.append(piece)
-        fresh += 0 if there else len(unit)
-    snapshot = _described(units, found, ordered=ordered, key=key, store_uri=store_uri)
-    log.info(
-        "ingest: %d rows from %d files, %d of them read now, %d malformed; snapshot %s",
-        snapshot.read, len(snapshot.files), fresh, sum(snapshot.malformed.values()),
-        snapshot.digest[:12],
-    )  # fmt: skip
-    return snapshot, fresh == 0
-
-
-def _described(
-    units: Sequence[Sequence[Source]],
-    found: Sequence[Piece],
-    *,
-    ordered: bool,
-    key: Key,
-    store_uri: str,
-) -> Snapshot:
-    """The snapshot of some pieces, written where it is new."""
-    _refuse_other_columns(units, found)
-    names = [source.name for unit in units for source in unit]
     malformed = sum((Counter(piece.malformed) for piece in found), Counter[str]())
     content = reduce(Content.then, (piece.content for piece in found))
     faults = reduce(Content.then, (piece.faults for piece in found))
     if content.rows == 0:
+        names = [name for group in files for name in group]
         raise ContractError(
             f"no row could be read from {', '.join(names)}: {dict(malformed)}; "
             "a row has as many fields as the header has names"
         )
     timed = _timed(found)
-    digest = manifest.digest([content.digest(ordered=ordered and not timed), key.fingerprint])
+    ordered = shelf.ordered and not timed
+    digest = manifest.digest([content.digest(ordered=ordered), shelf.key.fingerprint])
     # Malformed lines are part of the delivery, though not of what is learnt from it.
     name = manifest.digest([digest, faults.digest(ordered=False)])[:16]
     snapshot = Snapshot(
-        uri=store.join(store_uri, FOLDER, name),
+        uri=store.join(shelf.store_uri, FOLDER, name),
         digest=digest,
         read=content.rows + faults.rows,
         malformed=dict(sorted(malformed.items())),
         timed=timed,
+        group=shelf.group,
+        ordered=shelf.ordered,
         notes=[note for piece in found for note in piece.notes],
-        pieces=_placed(units, found),
+        pieces=_placed(files, found),
     )
     return _kept(snapshot)
 
 
-def _placed(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> list[Taken]:
+def _placed(files: Sequence[Sequence[str]], found: Sequence[Piece]) -> list[Taken]:
     placed: list[Taken] = []
     offset = 0
-    for unit, piece in zip(units, found, strict=True):
+    for names, piece in zip(files, found, strict=True):
         taken = Taken(
             uri=piece.uri,
-            files=[source.name for source in unit],
+            files=list(names),
             rows=piece.content.rows,
             malformed=piece.faults.rows,
             runs=[replace(run, offset=offset) for run in piece.runs],
+            origin=piece.origin,
         )
         placed.append(taken)
         offset += piece.content.rows
@@ -184,54 +172,13 @@ def _placed(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> list[T
 
 def _kept(snapshot: Snapshot) -> Snapshot:
     """Write a snapshot, or give back the one of the same content that is there."""
-    uri = store.join(snapshot.uri, "manifest.json")
+    uri = store.join(snapshot.uri, manifest.MANIFEST)
     if store.exists(uri):
         there = Snapshot.loads(store.read_json(uri))
-        if all(store.exists(place) for place in [*there.quarantines, *(r.uri for r in there.runs)]):
+        if there.group and all(store.exists(place) for place in there.places):
             return there
     store.write_json(uri, asdict(snapshot))
     return snapshot
-
-
-def _taken(
-    unit: Sequence[Source],
-    read: Callable[[Sequence[Source]], Iterable[Raw]],
-    write: Callable[..., Piece],
-    about: Mapping[str, Any],
-    store_uri: str,
-) -> tuple[Piece, bool]:
-    """The piece of a unit of files, and whether it was there."""
-    digests = [source.digest() for source in unit]
-
-    def work(uri: str) -> dict[str, Any]:
-        piece = write(read(unit), uri=uri)
-        _refuse_changed(unit, digests)
-        return piece.as_dict()
-
-    files = [[s.name, s.kind, s.split, d] for s, d in zip(unit, digests, strict=True)]
-    piece, there = manifest.once(store_uri, "ingest", {"files": files, **about}, work)
-    return Piece.loads(piece), there
-
-
-def _refuse_changed(unit: Sequence[Source], digests: Sequence[str]) -> None:
-    """What was read must be kept under what it was."""
-    for source, digest in zip(unit, digests, strict=True):
-        if source.digest() != digest:
-            raise ContractError(
-                f"{source.url} was written to while it was read; run again when it is whole"
-            )
-
-
-def _refuse_other_columns(units: Sequence[Sequence[Source]], found: Sequence[Piece]) -> None:
-    """Files of one delivery are one table."""
-    first = found[0].columns
-    for unit, piece in zip(units, found, strict=True):
-        if missing := sorted(first ^ piece.columns):
-            here = "lacks" if set(missing) <= first else "differs in"
-            raise ContractError(
-                f"{unit[0].url} {here} {', '.join(missing[:5])} beside {units[0][0].url}; files of "
-                "one delivery have the same columns: name those that belong together with a glob"
-            )
 
 
 def _timed(found: Sequence[Piece]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from ray_jobs.data import snapshot, sources
+from ray_jobs.data import ingestion, sources
 from ray_jobs.data.clean import clean
 from ray_jobs.data.split import split
 from ray_jobs.families import family
@@ -64,7 +64,7 @@ def _measured(side: str, log: Path) -> dict[str, Any]:
 def ours(log: Path, folder: Path) -> int:
     """Our three stages; the rows that are kept."""
     of, columns, key = family("knowledge"), Columns(), Key(bytes(32))
-    taken, _ = snapshot.ingest(
+    taken, _ = ingestion.ingest(
         of.units(sources.find(str(log))),
         lambda unit: of.read(unit, columns),
         group=of.group,

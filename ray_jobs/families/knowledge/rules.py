@@ -15,7 +15,6 @@ from ray_jobs.data.moments import LATEST, seconds
 from ray_jobs.families.knowledge.table import CLEAN, LONGEST_NAME, MOST_SKILLS, Columns
 
 TRUTHS = {"true": 1.0, "correct": 1.0, "false": 0.0, "incorrect": 0.0, "wrong": 0.0}
-TEXTS = ("learner", "item", "skills", "correct", "time")
 KEY = ("learner", "item", "time")  # one answer, in a log with times
 
 
@@ -46,7 +45,7 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     merged = _merged(single)
     return Cleaned(
         table=_table(pl.concat([alone, merged]).sort("answer"), timed),
-        bad=_raw(bad, rows),
+        bad=bad,
         merged=len(single) - len(merged),
         repeats=repeats,
     )
@@ -161,8 +160,3 @@ def _table(answers: pl.DataFrame, timed: bool) -> pl.DataFrame:
         pl.lit(True).alias("scored"),
     )
     return table.select(pl.col(name).cast(kind) for name, kind in CLEAN.items())
-
-
-def _raw(bad: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    said = rows.join(bad, on="position")
-    return said.select("file", "line", "reason", pl.struct(TEXTS).struct.json_encode().alias("raw"))

@@ -35,7 +35,7 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     _refuse_nothing(table, label, kinds)
     refuse_leaks(table, label, columns.allowed)
     notes = (f"{label} is predicted from {len(kept)} columns ({WORDS[kind]})", *_left_out(kinds))
-    return Cleaned(table, _raw(bad), merged=0, repeats=0, notes=notes)
+    return Cleaned(table, bad.select("position", "reason"), merged=0, repeats=0, notes=notes)
 
 
 def _label(rows: pl.DataFrame, columns: Columns) -> str:
@@ -116,8 +116,3 @@ def _left_out(kinds: dict[str, str]) -> list[str]:
         f"left out as {reason}: {', '.join(n for n, k in kinds.items() if k == reason)}"
         for reason in reasons
     ]
-
-
-def _raw(bad: pl.DataFrame) -> pl.DataFrame:
-    own = pl.struct(pl.col(PREFIX + name).alias(name) for name in features(bad))
-    return bad.select("file", "line", "reason", own.struct.json_encode().alias("raw"))

@@ -32,7 +32,7 @@ RECIPES = ("words-smoke", "words", "words-demo")
 def clean(rows: pl.DataFrame, _timed: bool, _columns: Any) -> Cleaned:
     known = (pl.col("verdict").is_in(REVIEWS.outcomes) & (pl.col("text") != "")).fill_null(False)
     added = rows.with_columns(scored=pl.lit(True), time=pl.lit(None, pl.Float64))
-    bad = rows.filter(~known).select("file", "line", reason=pl.lit("no_verdict"), raw="text")
+    bad = rows.filter(~known).select("position", reason=pl.lit("no_verdict"))
     return Cleaned(added.filter(known).select(COLUMNS), bad, merged=0, repeats=0)
 
 
