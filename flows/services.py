@@ -50,6 +50,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
                 "champion": champion.version if champion else None,
                 "figure": _figure(champion) if champion else None,
                 "live": live,
+                "erased": bool(champion and registry.ERASED in champion.tags),
                 "endpoint": url if live else None,
             }
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from tasks.tracking import LINEAGE
 log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+ERASED = "erased"  # tag of versions and runs: an erasure after they had learnt from its learner
+MOST = 10_000  # versions, or runs, of the same data
 HEADLINE = "headline"  # version tag: which of its tags is the figure that the gate read
 TEXT = "text"  # the one kind of column that MLflow may check
 DESCRIPTION = (
@@ -104,6 +106,23 @@ def register(client: MlflowClient, candidate: Candidate, *, api: Api, vocabulary
     client.update_model_version(candidate.service, str(found.version), candidate.card)
     client.set_registered_model_alias(candidate.service, CHALLENGER, str(found.version))
     return _version(client.get_model_version(candidate.service, str(found.version)))
+
+
+def flag(client: MlflowClient, digests: Iterable[str], receipt: str) -> list[str]:
+    """Say on versions and runs that data they had learnt from was erased since; names of versions.
+
+    Raises MlflowException where the registry does not answer.
+    """
+    flagged = []
+    for digest in sorted(digests):
+        of = f"tags.data_digest = '{digest}'"
+        for version in client.search_model_versions(of, max_results=MOST):
+            client.set_model_version_tag(version.name, str(version.version), ERASED, receipt)
+            flagged.append(f"{version.name} version {version.version}")
+        experiments = [e.experiment_id for e in client.search_experiments(max_results=MOST)]
+        for run in client.search_runs(experiments, of, max_results=MOST):
+            client.set_tag(run.info.run_id, ERASED, receipt)
+    return flagged
 
 
 def crown(client: MlflowClient, service: str, version: int) -> Version:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import socket
 import subprocess
 import threading
@@ -73,7 +72,7 @@ DATA: dict[str, tuple[bytes, list[str]]] = {
     "an empty file": (b"", ["log.csv is empty", "expected a header"]),
     "a header alone": (HEADER.encode(), ["log.csv"]),
     "no column of answers": (GOOD.replace("correct", "colour", 1).encode(), ["columns.correct"]),
-    "bytes that are no text": (os.urandom(4000) + b"\0", ["log.csv", "expected UTF-8"]),
+    "bytes that are no text": (bytes(range(256)) * 16, ["log.csv", "NUL bytes", "--set encoding="]),
     "no valid row": (
         (HEADER + "l1,i1,perhaps\nl2,i2,perhaps\n" * 50).encode(),
         ["no valid row among 100", "invalid_correct"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,6 +106,28 @@ def status(json: AsJson = False) -> None:
             console.say(f"{name}: {value}")
     _rows("processes", found.get("processes", []))
     _rows("services", found["services"])
+
+
+@app.command()
+def erase(
+    learner: Annotated[
+        str, typer.Argument(help="The id as the logs have it; - reads it from standard input.")
+    ],
+    json: AsJson = False,
+) -> None:
+    """Erase a learner: their rows, what was made of them, and whatever of them comes again."""
+    from flows.cli.session import session
+
+    at = session()
+    from flows.erase import erase as forget
+    from flows.erase import told
+
+    receipt = forget(at.settings, sys.stdin.readline() if learner == "-" else learner)
+    if json:
+        console.say(orjson.dumps(receipt, option=orjson.OPT_INDENT_2).decode())
+        return
+    for line in told(receipt):
+        console.say(line)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flows.platform.environment import run_folder
+from ray_jobs.errors import UsageError
 from ray_jobs.settings import Settings
 
 POLL_S = 0.2
@@ -39,6 +40,18 @@ def held(path: Path, what: str, on_wait: Callable[[str], None]) -> Iterator[None
         file.truncate(0)
         file.write(json.dumps({"what": what, "pid": os.getpid(), "since": time.time()}))
         file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def nobody_runs(settings: Settings, command: str) -> Iterator[None]:
+    """Hold the run locks of all services for the block; raises UsageError where a run has one."""
+    with contextlib.ExitStack() as stack:
+        for path in sorted((run_folder(settings.home) / "locks").glob("*.run")):
+            if not taken(stack.enter_context(path.open("a+")).fileno()):
+                raise UsageError(
+                    f"{_holder(path)} is under way; lyceum {command} again when it has ended"
+                )
         yield
 
 

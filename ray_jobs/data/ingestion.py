@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ray_jobs import manifest
+from ray_jobs import manifest, store
 from ray_jobs.data import mending, pieces
+from ray_jobs.data.forgotten import forgotten
 from ray_jobs.data.pieces import Piece
 from ray_jobs.data.raw import Raw
 from ray_jobs.data.snapshot import Shelf, Snapshot, described
@@ -70,14 +72,20 @@ def _written(
     aliases: Aliases,
 ) -> Piece:
     """The piece of a unit of files, read now."""
-    return pieces.write(
-        read(unit),
+    erased = forgotten(shelf.store_uri, shelf.key)
+    read_ = (replace(raw, malformed=erased.unnamed(raw.malformed)) for raw in read(unit))
+    piece = pieces.write(
+        read_,
         uri=uri,
         group=shelf.group,
-        alias=lambda rows: aliases.replaced(rows, shelf.group),
+        alias=lambda rows: erased.others(aliases.replaced(rows, shelf.group), shelf.group),
         key=shelf.key,
         constants={"split": unit[0].split} | ({"file": unit[0].name} if len(unit) == 1 else {}),
     )
+    if forgotten(shelf.store_uri, shelf.key) != erased:
+        store.remove(uri)
+        raise ContractError(f"a learner was erased while {unit[0].url} was read; run again")
+    return piece
 
 
 def _taken(

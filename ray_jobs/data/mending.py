@@ -41,7 +41,8 @@ def _mended(
         repairs = pl.concat([read_parquet(place) for place in places.values()])
         return _written(piece, repairs, columns, shelf, uri).as_dict()
 
-    inputs = {"piece": piece.uri, "repairs": digests, "group": shelf.group}
+    about = {"group": shelf.group, "key": shelf.key.fingerprint}
+    inputs = {"piece": piece.uri, "repairs": digests, **about}
     result, known = manifest.once(shelf.store_uri, "mend", inputs, work)
     return Piece.loads(result), known
 

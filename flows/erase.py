@@ -1,0 +1,58 @@
+"""`lyceum erase`: one learner out of the store, and word of it on what had learnt from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from flows.platform.locks import held, lock, nobody_runs
+from ray_jobs import manifest
+from ray_jobs.data.erasure import Erasure, Receipt
+from ray_jobs.errors import UsageError
+from ray_jobs.privacy import load_key
+from ray_jobs.settings import Settings
+from tasks import register as registry
+from tasks import tracking
+
+log = logging.getLogger(__name__)
+
+
+def erase(settings: Settings, learner: str) -> Receipt:
+    """Erase a learner by the id that the logs have; again is no harm, and goes on where it was.
+
+    Raises UsageError while a run is under way, PlatformError where MLflow does not
+    answer: nothing is removed before it was told.
+    """
+    learner = learner.strip()
+    if not learner:
+        raise UsageError("no learner named; give the id as the logs have it")
+    manifest.check(settings.store_uri)
+    uri = tracking.tracking_uri(settings)
+    erasure = Erasure(learner, settings.store_uri, load_key(settings.key_file))
+    with (
+        held(lock(settings, "data", "erase"), "another erasure", lambda who: log.info("%s", who)),
+        nobody_runs(settings, "erase"),
+        tracking.answering(uri),
+    ):
+        erasure.rewrite()
+        client, receipt = tracking.connect(uri), erasure.receipt
+        flagged = registry.flag(client, receipt.digests, receipt.learner)
+        receipt.versions = sorted({*receipt.versions, *flagged})
+        erasure.remove()
+    return receipt
+
+
+def told(receipt: Receipt) -> Iterator[str]:
+    """A receipt in words; who was erased, only their owner knows."""
+    yield f"erased, receipt {receipt.learner}, asked for {receipt.asked}"
+    for name, change in receipt.snapshots.items():
+        after = f"is now {change.after[:12]}" if change.after else "held nobody else, and is gone"
+        same = " (only lines that name them)" if change.before == change.after else ""
+        yield f"snapshot {name} ({change.before[:12]}) {after}{same}"
+    yield (
+        f"removed: {len(receipt.pieces)} readings of files, {len(receipt.tables)} results made of "
+        f"them, {receipt.repairs} mended rows"
+    )
+    for version in receipt.versions:
+        yield f"{version} had learnt from them: run its recipe again, and promote what comes of it"
+    yield "Their rows in your own files are left out from now on; delete them there yourself."

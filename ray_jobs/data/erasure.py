@@ -1,0 +1,229 @@
+"""Erasure: all that a store holds of one learner goes, and a receipt says what was changed.
+
+The tombstone comes first, so that nothing of them is taken in again; what holds
+them is found by looking, so that an erasure which was killed is done again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from ray_jobs import manifest, store
+from ray_jobs.data import history, repairs, runs
+from ray_jobs.data.clean import COUNTS
+from ray_jobs.data.forgotten import FOLDER, Forgotten, Tombstone
+from ray_jobs.data.pieces import Piece, quarantine
+from ray_jobs.data.quarantine import lines
+from ray_jobs.data.rewriting import rewritten
+from ray_jobs.data.snapshot import FOLDER as SNAPSHOTS
+from ray_jobs.data.snapshot import Shelf, Snapshot, described
+from ray_jobs.data.tables import SUFFIX, read_parquet, scan, write_parquet
+from ray_jobs.errors import ContractError
+from ray_jobs.privacy import Key, buckets
+
+log = logging.getLogger(__name__)
+
+PIECES = ("ingest", "mend", "erase")  # stages whose results are pieces
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A snapshot that held the learner, and the one that stands for it."""
+
+    before: str  # digest
+    after: str  # digest; empty where nothing was left
+
+
+@dataclass
+class Receipt:
+    """What an erasure changed; it names nobody. Kept as the tombstone."""
+
+    learner: str  # hash of the pseudonym
+    words: list[str]  # hashes of the words of the id
+    key: str  # fingerprint of the key
+    asked: str  # ISO 8601, UTC
+    finished: str = ""
+    snapshots: dict[str, Rewritten] = field(default_factory=dict)  # by name of the one that went
+    pieces: list[str] = field(default_factory=list)  # readings of files, which went
+    tables: list[str] = field(default_factory=list)  # what was made of them, which went
+    repairs: int = 0  # mended rows that were theirs
+    versions: list[str] = field(default_factory=list)  # models that had learnt from them
+
+    @property
+    def digests(self) -> set[str]:
+        """Digests of data that held rows of theirs."""
+        return {s.before for s in self.snapshots.values() if s.before != s.after}
+
+
+class Erasure:
+    """The erasure of one learner from a store; again is no harm, also after a kill."""
+
+    def __init__(self, learner: str, store_uri: str, key: Key):
+        self._store, self._key = store_uri, key
+        self._pseudonym = key.pseudonym(learner)
+        self._bucket = int(buckets(pl.Series([learner]))[0])
+        stone = Tombstone.of(learner, key)
+        self._gone = Forgotten((stone,), key)
+        self._held: dict[str, str] = {}  # pieces with something of theirs, and their group
+        self._made: list[str] = []  # what was made of them
+        self._uri = store.join(store_uri, FOLDER, f"{stone.learner}.json")
+        self.receipt = self._begun(stone)
+
+    def _begun(self, stone: Tombstone) -> Receipt:
+        if store.exists(self._uri):
+            found = store.read_json(self._uri)
+            found["snapshots"] = {n: Rewritten(**s) for n, s in found["snapshots"].items()}
+            return Receipt(**found)
+        fingerprint = self._key.fingerprint
+        return Receipt(stone.learner, sorted(stone.words), fingerprint, asked=_now())
+
+    def write(self) -> None:
+        """Put the tombstone, which is the receipt as far as it is true, on the store."""
+        store.write_json(self._uri, asdict(self.receipt))
+
+    def rewrite(self) -> None:
+        """Write what held the learner without them; nothing is removed yet."""
+        self.write()
+        self._held = dict(self._pieces())
+        self.receipt.pieces = sorted({*self.receipt.pieces, *self._held})
+        for entry in history.snapshots(self._store):
+            if any(piece.uri in self._held for piece in entry.snapshot.pieces):
+                self._rewrite(entry.snapshot)
+        self._made = self._tables()
+        self.receipt.tables = sorted({*self.receipt.tables, *self._made})
+        self.write()
+
+    def remove(self) -> None:
+        """Remove all that `rewrite` found; pieces last, since by them all else is found again."""
+        self.receipt.repairs += self._scrubbed()
+        snapshots = [store.join(self._store, SNAPSHOTS, name) for name in self.receipt.snapshots]
+        for uri in [*self._made, *snapshots, *self._held]:
+            _dropped(uri)
+        self.receipt.finished = _now()
+        self.write()
+
+    def _pieces(self) -> Iterator[tuple[str, str]]:
+        """URI and group of each piece that holds rows of the learner, or a line that names them."""
+        for stage, uri in _folders(self._store):
+            kept = _kept(uri) if stage in PIECES else None
+            about = kept["inputs"] if kept else {}
+            if kept and about["key"] == self._key.fingerprint:
+                piece = Piece.loads(kept["result"])
+                if self._holds(piece, about["group"]):
+                    yield piece.uri, about["group"]
+
+    def _holds(self, piece: Piece, group: str) -> bool:
+        for run in piece.runs:
+            rows = runs.read(run, self._bucket, self._bucket)
+            if len(self._gone.others(rows, group)) < len(rows):
+                return True
+        bad = lines(quarantine(piece.uri), self._key)
+        return len(self._gone.unnamed(bad)) < len(bad)
+
+    def _rewrite(self, snapshot: Snapshot) -> None:
+        group = next(self._held[p.uri] for p in snapshot.pieces if p.uri in self._held)
+        shelf = Shelf(self._store, self._key, group, snapshot.ordered)
+        found = [self._without(taken.uri, shelf) for taken in snapshot.pieces]
+        try:
+            after = described([taken.files for taken in snapshot.pieces], found, shelf).digest
+        except ContractError:  # nobody else was in it
+            after = ""
+        self.receipt.snapshots[snapshot.name] = Rewritten(snapshot.digest, after)
+
+    def _without(self, uri: str, shelf: Shelf) -> Piece:
+        """A piece as it is without the learner."""
+        piece = Piece.loads(store.read_json(store.join(uri, manifest.MANIFEST))["result"])
+        if uri not in self._held:
+            return piece
+
+        def work(into: str) -> dict[str, Any]:
+            none = pl.DataFrame(schema={"line": pl.Int64()})
+            return rewritten(
+                piece,
+                lambda rows: self._gone.others(rows, shelf.group),
+                lambda bad: (self._gone.unnamed(bad), none),
+                uri=into,
+                group=shelf.group,
+                key=shelf.key,
+            ).as_dict()
+
+        about = {"group": shelf.group, "key": shelf.key.fingerprint}
+        inputs = {"piece": uri, "without": self.receipt.learner, **about}
+        return Piece.loads(manifest.once(self._store, "erase", inputs, work)[0])
+
+    def _tables(self) -> list[str]:
+        """Folders of stages that hold the learner, are half-written, or come of such."""
+        folders = _folders(self._store)
+        found = [uri for stage, uri in folders if stage not in PIECES and self._in_folder(uri)]
+        found += [uri for stage, uri in folders if stage in PIECES and not _kept(uri)]
+        contents = {made["result"].get("content") for uri in found if (made := _kept(uri))}
+        judged = [
+            uri
+            for _, uri in folders
+            if (made := _kept(uri)) and made["inputs"].get("splits") in contents
+        ]
+        return [*found, *judged]
+
+    def _in_folder(self, uri: str) -> bool:
+        """Whether a clean table is of a snapshot that went, or any table has a row of theirs."""
+        counts = store.join(uri, COUNTS)
+        if store.exists(counts) and store.read_json(counts)["snapshot"] in self.receipt.snapshots:
+            return True
+        names = [name for name in store.sizes(uri) if name.endswith(SUFFIX)]
+        return any(self._in_table(store.join(uri, name)) for name in names)
+
+    def _in_table(self, uri: str) -> bool:
+        rows = scan(uri)
+        schema = rows.collect_schema()
+        if "bucket" not in schema:
+            return False  # no rows of learners
+        theirs = rows.filter(pl.col("bucket") == self._bucket, _any_text(self._pseudonym))
+        return not theirs.head(1).collect().is_empty()
+
+    def _scrubbed(self) -> int:
+        """Take the learner's rows out of all repairs; how many they were."""
+        folder, gone = store.join(self._store, repairs.FOLDER), 0
+        for uri in (store.join(folder, name) for name in store.sizes(folder)):
+            rows = read_parquet(uri)
+            left = rows.filter(~_any_text(self._pseudonym))
+            gone += len(rows) - len(left)
+            if left.is_empty():
+                store.remove(uri)
+            elif len(left) < len(rows):
+                write_parquet(uri, left)
+        return gone
+
+
+def _any_text(text: str) -> pl.Expr:
+    """Whether a row says so anywhere."""
+    return pl.any_horizontal(pl.col(pl.String) == text).fill_null(False)
+
+
+def _folders(store_uri: str) -> list[tuple[str, str]]:
+    """Stage and folder of every result there is or was to be."""
+    root = store.join(store_uri, "stages")
+    names = {tuple(name.split("/")[:2]) for name in store.sizes(root) if name.count("/") > 1}
+    return [(stage, store.join(root, stage, key)) for stage, key in sorted(names)]
+
+
+def _kept(uri: str) -> dict[str, Any] | None:
+    """What a stage said of its folder, where it is whole."""
+    place = store.join(uri, manifest.MANIFEST)
+    return dict(store.read_json(place)) if store.exists(place) else None
+
+
+def _dropped(uri: str) -> None:
+    """Remove a folder, first what says that it is whole."""
+    for name in (manifest.MANIFEST, COUNTS):
+        store.remove(store.join(uri, name))
+    store.remove(uri)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
