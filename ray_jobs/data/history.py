@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import fsspec
-
-from ray_jobs import manifest, store
+from ray_jobs import manifest, remote, store
 from ray_jobs.data.snapshot import FOLDER, Snapshot, Taken
 from ray_jobs.errors import UsageError
 
@@ -36,14 +34,13 @@ class Difference:
 
 def snapshots(store_uri: str) -> list[Entry]:
     """All snapshots of a store, the oldest first."""
-    fs, path = fsspec.core.url_to_fs(store.join(store_uri, FOLDER))
-    names = sorted(fs.ls(path, detail=False)) if fs.exists(path) else []
+    folder = store.join(store_uri, FOLDER)
+    fs, path = remote.file_system(folder)
     found = []
-    for name in (name.rstrip("/").rsplit("/", 1)[-1] for name in names):
-        uri = store.join(store_uri, FOLDER, name, manifest.MANIFEST)
-        if store.exists(uri):
-            when = fs.modified(f"{path}/{name}/{manifest.MANIFEST}")
-            found.append((_in_utc(when), Snapshot.loads(store.read_json(uri))))
+    for name in sorted(n for n in store.sizes(folder) if n.endswith(f"/{manifest.MANIFEST}")):
+        with remote.told(folder):
+            when = fs.modified(f"{path}/{name}")
+        found.append((_in_utc(when), Snapshot.loads(store.read_json(store.join(folder, name)))))
     found.sort(key=lambda pair: pair[0])
     everything = [snapshot for _, snapshot in found]
     return [Entry(snapshot, when, _parent(snapshot, everything)) for when, snapshot in found]
