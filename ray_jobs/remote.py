@@ -17,7 +17,7 @@ import fsspec
 from ray_jobs.errors import RemoteError, UsageError
 
 S3 = ("s3://", "s3a://")
-BLOCK_BYTES = 4 << 20  # read ahead of what was asked for
+BLOCK_BYTES = 5 << 20  # read ahead of what was asked for, and written at once: S3's least
 # A server that is there and says nothing is asked 2 * 2 times: half a minute in all.
 TRIES = 2  # of s3fs, which knows of bodies that broke off, around botocore's
 S3_CONFIG: dict[str, Any] = {

@@ -30,6 +30,7 @@ from ray_jobs.data.sources import Source, find
 from ray_jobs.data.split import SplitTable
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import ContractError, RemoteError, UsageError
+from ray_jobs.training import driver
 from tasks.prepare import clean, ingest, split
 from tasks.run import Run
 from tests.s3_parts import Server, free_ports, known
@@ -252,6 +253,15 @@ def test_no_more_is_read_of_a_file_than_what_is_asked_for_and_a_little(s3: Serve
         file.seek(1 << 21)
         file.read(100)
         assert file.cache.total_requested_bytes <= 100 + (1 << 16)
+
+
+def test_ray_keeps_its_notes_of_a_run_there_too(s3: Server) -> None:
+    uri = f"{s3.bucket()}/checkpoints"
+    path, filesystem = driver._storage(uri)
+    with filesystem.open_output_stream(f"{path}/notes/.valid") as file:
+        file.write(b"noted")
+    assert store.read_bytes(f"{uri}/notes/.valid") == b"noted"
+    assert store.sizes(uri) == {"notes/.valid": 5}
 
 
 OPERATIONS: dict[str, Callable[[str], Any]] = {
