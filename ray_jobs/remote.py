@@ -128,10 +128,13 @@ def _reason(uri: str, error: Exception) -> str:
             f"{uri}: {_server()} does not answer: {error}; start it, or name another with "
             "AWS_ENDPOINT_URL"
         )
-    if isinstance(error, OSError):
-        answer = getattr(error.__cause__, "response", {})
-        missing = answer.get("Error", {}).get("Code") == "NoSuchBucket"
+    answer = getattr(error.__cause__, "response", None)
+    if isinstance(error, FileNotFoundError):
+        missing = answer is not None and answer["Error"].get("Code") == "NoSuchBucket"
         return _no_bucket(uri) if missing else ""
+    if isinstance(error, OSError):
+        failed = f"{uri}: {_server()} could not do it: {error}; see to it, and run again"
+        return failed if answer is not None else ""
     return f"{uri}: {' '.join(str(error).split())}; see to the URL, and to AWS_ENDPOINT_URL"
 
 

@@ -33,6 +33,7 @@ from ray_jobs.errors import ContractError, RemoteError, UsageError
 from ray_jobs.training import driver
 from tasks.prepare import clean, ingest, split
 from tasks.run import Run
+from tests.remote_parts import answering
 from tests.s3_parts import Server, free_ports, known
 from tests.stages_parts import planned, school
 from tests.test_manifest import INPUTS, Stage
@@ -336,6 +337,17 @@ def test_a_server_that_says_nothing_is_given_up_within_half_a_minute(
     for connection in asked:
         connection.close()
     assert 1 < len(asked) <= 30 / usual
+
+
+def test_a_server_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(remote.S3_CONFIG, "retries", {"total_max_attempts": 1})
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    with (
+        answering(lambda *_: (500, "text/plain", b"out of disks")) as url,
+        known(AWS_ENDPOINT_URL=url, **keys),
+        pytest.raises(RemoteError, match=rf"{url} could not do it: .*; see to it"),
+    ):
+        store.read_bytes("s3://bucket/file")
 
 
 @pytest.mark.parametrize(

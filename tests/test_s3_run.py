@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from ray_jobs import store
 from ray_jobs.families.knowledge.simulator import simulate
 from tests.installation import SCHOOL, Installation
 from tests.s3_parts import Server
+from tests.test_end_to_end import SCRIPT
 
 
 @pytest.mark.slow
@@ -37,3 +40,9 @@ def test_a_run_has_all_it_makes_on_s3_and_another_machine_goes_on_from_there(
     assert made == {"format.json", "mlflow", "releases", "snapshots", "stages"}
     for machine in (here, there):
         assert not (machine.home / "store").exists()
+        script = [sys.executable, "-c", SCRIPT, f"sqlite:///{machine.home / 'mlflow.db'}"]
+        quiet = {**machine.environment, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        done = subprocess.run(
+            script, env=quiet, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == "3", done.stderr
