@@ -25,6 +25,10 @@ class StoreError(LyceumError):
     """The store holds something that cannot be read, or cannot be written."""
 
 
+class RemoteError(LyceumError):
+    """Object storage does not answer, does not let us in, or has no such bucket."""
+
+
 class ArtifactError(StoreError):
     """A model artifact is missing, damaged, or of another version."""
 

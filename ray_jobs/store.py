@@ -12,9 +12,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import orjson
 
+from ray_jobs import remote
 from ray_jobs.errors import StoreError
 
 
@@ -31,20 +31,20 @@ def local_path(uri: str) -> Path:
 
 def join(uri: str, *parts: str) -> str:
     """Extend a URI by path segments."""
-    return "/".join([uri.rstrip("/"), *parts])
+    base = uri if uri.endswith("://") else uri.rstrip("/")
+    return "/".join([base, *parts])
 
 
 def exists(uri: str) -> bool:
-    fs, path = fsspec.core.url_to_fs(uri)
-    return bool(fs.exists(path))
+    return remote.exists(uri)
 
 
 def read_bytes(uri: str) -> bytes:
     """Raises StoreError when nothing is there, or it cannot be read."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = remote.file_system(uri)
     try:
-        with fs.open(path, "rb") as file:
-            data = file.read()
+        with remote.told(uri):
+            data = fs.cat_file(path)
     except FileNotFoundError as error:
         raise StoreError(f"nothing at {uri}") from error
     except (IsADirectoryError, PermissionError) as error:
@@ -54,13 +54,14 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file atomically, making its folder; raises StoreError where a disk refuses."""
-    if not is_local(uri):
-        fs, path = fsspec.core.url_to_fs(uri)
-        fs.pipe_file(path, data)
-        return
+    """Write a whole file atomically, making its folder; raises StoreError where that is refused."""
     try:
-        _replace(local_path(uri), data)
+        if is_local(uri):
+            _replace(local_path(uri), data)
+            return
+        fs, path = remote.file_system(uri)
+        with remote.told(uri):
+            fs.pipe_file(path, data)
     except OSError as error:
         raise StoreError(
             f"{uri} cannot be written: {error}; make room, or name another place with LYCEUM_STORE"
@@ -112,12 +113,17 @@ def write_json(uri: str, value: Any) -> None:
 
 def sizes(uri: str) -> dict[str, int]:
     """Every file below a folder by its path from there, and its size in bytes."""
-    fs, path = fsspec.core.url_to_fs(uri)
-    if not fs.exists(path):
+    if not exists(uri):
         return {}
+    fs, path = remote.file_system(uri)
     start = path.rstrip("/") + "/"
-    found = fs.find(path, detail=True)
-    return {name.removeprefix(start): int(info["size"]) for name, info in found.items()}
+    with remote.told(uri):
+        found = fs.find(path, detail=True)
+    return {
+        name.removeprefix(start): int(info["size"])
+        for name, info in found.items()
+        if info["type"] != "directory" and not name.endswith("/")  # what stands for a folder
+    }
 
 
 def remove(uri: str) -> None:
@@ -129,9 +135,10 @@ def remove(uri: str) -> None:
         else:
             path.unlink(missing_ok=True)
         return
-    fs, path_ = fsspec.core.url_to_fs(uri)
-    if fs.exists(path_):
-        fs.rm(path_, recursive=True)
+    if exists(uri):
+        fs, there = remote.file_system(uri)
+        with remote.told(uri):
+            fs.rm(there, recursive=True)
 
 
 def fetch(uri: str, into: Path) -> Path:
@@ -141,11 +148,12 @@ def fetch(uri: str, into: Path) -> Path:
         if not path.is_dir():
             raise StoreError(f"nothing at {uri}")
         return path
-    fs, remote = fsspec.core.url_to_fs(uri)
-    if not fs.exists(remote):
+    if not exists(uri):
         raise StoreError(f"nothing at {uri}")
+    fs, there = remote.file_system(uri)
     into.mkdir(parents=True, exist_ok=True)
-    fs.get(remote.rstrip("/") + "/", str(into), recursive=True)
+    with remote.told(uri):
+        fs.get(there.rstrip("/") + "/", str(into), recursive=True)
     return into
 
 

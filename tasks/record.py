@@ -174,7 +174,7 @@ def _version(
             run_id=run_id,
             lineage=release.lineage,
             artifact=model.artifact,
-            folder=store.fetch(model.artifact, Path(folder)),
+            folder=store.fetch(model.artifact, Path(folder) / "artifact"),
             digest=model.digest,
             spec=run.recipe.spec.name,
             protocol=run.family.protocol,

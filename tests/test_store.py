@@ -14,10 +14,14 @@ import pytest
 
 from ray_jobs import store
 from ray_jobs.errors import StoreError
+from tests.s3_parts import Server
 
 
-@pytest.fixture(params=["disk", "file", "memory"])
+@pytest.fixture(params=["disk", "file", "memory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        server: Server = request.getfixturevalue("s3")
+        return f"{server.bucket()}/store"
     return {
         "disk": str(tmp_path / "store"),
         "file": f"file://{tmp_path}/store",
@@ -37,7 +41,8 @@ def test_what_is_written_is_read_and_what_is_removed_is_gone(root: str) -> None:
     store.write_json(store.join(root, "c", "d.json"), {"x": np.float32(0.5), "y": [1, None]})
     assert store.read_json(store.join(root, "c", "d.json")) == {"x": 0.5, "y": [1, None]}
     store.remove(store.join(root, "c"))
-    assert not store.exists(store.join(root, "c"))
+    assert not store.exists(store.join(root, "c", "d.json"))
+    assert store.sizes(store.join(root, "c")) == {}
 
 
 def test_nothing_there_is_said(root: str) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import fsspec
-
-from ray_jobs import manifest, store
+from ray_jobs import manifest, remote, store
 from ray_jobs.data.clean import COUNTS, CleanTable
 from ray_jobs.data.snapshot import FOLDER, Snapshot, Taken
 from ray_jobs.errors import UsageError
@@ -36,14 +34,11 @@ class Difference:
 
 def snapshots(store_uri: str) -> list[Entry]:
     """All snapshots of a store, the oldest first."""
-    fs, path = fsspec.core.url_to_fs(store.join(store_uri, FOLDER))
-    names = sorted(fs.ls(path, detail=False)) if fs.exists(path) else []
+    folder = store.join(store_uri, FOLDER)
     found = []
-    for name in (name.rstrip("/").rsplit("/", 1)[-1] for name in names):
-        uri = store.join(store_uri, FOLDER, name, manifest.MANIFEST)
-        if store.exists(uri):
-            when = fs.modified(f"{path}/{name}/{manifest.MANIFEST}")
-            found.append((_in_utc(when), Snapshot.loads(store.read_json(uri))))
+    for name in sorted(n for n in store.sizes(folder) if n.endswith(f"/{manifest.MANIFEST}")):
+        uri = store.join(folder, name)
+        found.append((_written(uri), Snapshot.loads(store.read_json(uri))))
     found.sort(key=lambda pair: pair[0])
     return [
         Entry(snapshot, when, _parent(snapshot, [s for _, s in found[:place]]))
@@ -83,17 +78,21 @@ def difference(before: Snapshot, after: Snapshot) -> Difference:
 def tables(store_uri: str, snapshot: Snapshot) -> list[CleanTable]:
     """The clean tables that were made of a snapshot, refused ones included, the oldest first."""
     folder = store.join(store_uri, "stages", "clean")
-    fs, path = fsspec.core.url_to_fs(folder)
     found = []
     for name in store.sizes(folder):
         if name.count("/") == 1 and name.endswith(f"/{COUNTS}"):
-            table = CleanTable(**store.read_json(store.join(folder, name)))
+            uri = store.join(folder, name)
+            table = CleanTable(**store.read_json(uri))
             if table.snapshot == snapshot.name:
-                found.append((_in_utc(fs.modified(f"{path}/{name}")), table))
+                found.append((_written(uri), table))
     return [table for _, table in sorted(found, key=lambda pair: pair[0])]
 
 
-def _in_utc(moment: datetime) -> datetime:
+def _written(uri: str) -> datetime:
+    """When a file was written, in UTC."""
+    fs, path = remote.file_system(uri)
+    with remote.told(uri):
+        moment: datetime = fs.modified(path)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import polars as pl
 import pyarrow as pa
 from pyarrow import ipc
 
-from ray_jobs import store
+from ray_jobs import remote, store
 from ray_jobs.errors import StoreError
 
 BATCH_ROWS = 1 << 13
+AHEAD_BYTES = 1 << 20  # of a batch, about
 LAST = 2**64 - 1  # bucket
 
 
@@ -69,7 +69,7 @@ def texts(run: Run, column: str) -> pl.Series:
 
 def _batches(run: Run, numbers: Sequence[int], fields: Sequence[int] | None = None) -> pl.DataFrame:
     try:
-        with fsspec.open(run.uri, "rb") as file:
+        with remote.opened(run.uri, ahead_bytes=AHEAD_BYTES) as file:
             options = ipc.IpcReadOptions(included_fields=fields)
             reader = ipc.open_file(file, options=options)
             batches = [reader.get_batch(number) for number in numbers]

@@ -19,9 +19,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-import fsspec
 import pyarrow as pa
 
+from ray_jobs import remote
 from ray_jobs.errors import ContractError, UsageError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson", ".json")
@@ -70,7 +70,7 @@ class Source:
     def chunks(self, size: int) -> Iterator[bytes]:
         """The content, decompressed, `size` bytes at a time; raises ContractError as `read`."""
         try:
-            with fsspec.open(self.url, "rb") as file, self._decompressed(file) as content:
+            with remote.opened(self.url) as file, self._decompressed(file) as content:
                 while chunk := content.read(size):
                     yield chunk
         except UNREADABLE as error:
@@ -83,7 +83,7 @@ class Source:
             if self.url.lower().endswith(COMPRESSED):
                 yield io.BytesIO(self.read())
                 return
-            with fsspec.open(self.url, "rb") as file:
+            with remote.opened(self.url) as file:
                 yield file
         except OSError as error:
             raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
@@ -109,7 +109,7 @@ class Source:
     def digest(self) -> str:
         """SHA-256 of the file as it lies there; raises ContractError where it cannot be had."""
         try:
-            with fsspec.open(self.url, "rb") as file:
+            with remote.opened(self.url) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
@@ -119,17 +119,13 @@ def find(data: str, encoding: str = "") -> list[Source]:
     """The data files that a path, glob or URL names, by name; in folders, `.json` is no data.
 
     Raises UsageError when there are none or no such encoding, ContractError for several
-    folds at once.
+    folds at once, RemoteError where a URL's server cannot be asked.
     """
     _refuse_unknown(encoding)
-    fs, path = _file_system(data)
-    there = bool(fs.exists(path))  # whatever characters it is called by
-    if not any(c in path for c in "*?[") and not there:
-        raise UsageError(f"--data {data}: nothing there; expected a file, a folder or a glob")
-    folder = bool(fs.isdir(path))
-    names = sorted(_visible(fs, path) if folder else [path] if there else fs.glob(path))
-    names = [name for name in names if fs.isfile(name)]
-    root = path if folder else posixpath.dirname(path if there else re.split(r"[*?[]", path)[0])
+    if not data:
+        raise UsageError("no data named; give --data PATH: a file, a folder, a glob or a URL")
+    with remote.told(data):
+        fs, names, root, folder = _named(data)
     sources = [
         replace(source, name=name.removeprefix(root).lstrip("/"))
         for name in names
@@ -144,6 +140,19 @@ def find(data: str, encoding: str = "") -> list[Source]:
         )
     _refuse_folds(data, sources)
     return [replace(s, encoding=encoding) for s in _delivered(data, sources)]
+
+
+def _named(data: str) -> tuple[Any, list[str], str, bool]:
+    """The files named, by name; where their names begin; and whether that is a folder named."""
+    fs, path = remote.file_system(data)
+    there = remote.exists(data)  # whatever characters it is called by
+    if not any(c in path for c in "*?[") and not there:
+        raise UsageError(f"--data {data}: nothing there; expected a file, a folder or a glob")
+    folder = bool(fs.isdir(path))
+    found = _visible(fs, path) if folder else [path] if there else fs.glob(path)
+    names = sorted(name for name in found if fs.isfile(name))
+    root = path if folder else posixpath.dirname(path if there else re.split(r"[*?[]", path)[0])
+    return fs, names, root, folder
 
 
 def _visible(fs: Any, folder: str) -> list[str]:
@@ -167,16 +176,6 @@ def _refuse_unknown(encoding: str) -> None:
             f"encoding={encoding}: there is none of that name; expected one such as utf-8, "
             "utf-16, latin-1, cp1252 or gb18030"
         )
-
-
-def _file_system(data: str) -> tuple[Any, str]:
-    if not data:
-        raise UsageError("no data named; give --data PATH: a file, a folder, a glob or a URL")
-    try:
-        fs, path = fsspec.core.url_to_fs(data)
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"--data {data}: {error}") from error
-    return fs, path
 
 
 def _source(url: str) -> Source | None:

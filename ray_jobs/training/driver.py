@@ -13,9 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
-from ray_jobs import artifact, store
+from ray_jobs import artifact, remote, store
 from ray_jobs.artifact import Artifact
 from ray_jobs.errors import ArtifactError, StoreError, TrainingError
 from ray_jobs.families import family
@@ -155,7 +153,7 @@ def _storage(uri: str) -> tuple[str, Any]:
         return str(store.local_path(uri).absolute()), None
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = remote.file_system(uri)
     return path, PyFileSystem(FSSpecHandler(filesystem))
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import polars as pl
 import pyarrow.parquet as pq
 
-from ray_jobs import store
+from ray_jobs import remote, store
 from ray_jobs.data.tables import parts, read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family, family
@@ -61,5 +60,5 @@ def check_splits(job: TrainJob) -> None:
 
 
 def _rows(uri: str) -> int:
-    with fsspec.open(uri, "rb") as file:
+    with remote.opened(uri) as file:
         return int(pq.read_metadata(file).num_rows)

@@ -1,0 +1,152 @@
+"""Any place by its URL: how it is reached, and what is said where it cannot be.
+
+The one module that sets up object storage, for whatever library reads from it.
+Addresses and credentials are those of the storage's own tools: of S3,
+AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE and the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+
+from ray_jobs.errors import RemoteError, UsageError
+
+S3 = ("s3://", "s3a://")
+BLOCK_BYTES = 5 << 20  # read ahead of what was asked for, and written at once: S3's least
+# A server that is there and says nothing is asked 2 * 2 times: half a minute in all.
+TRIES = 2  # of s3fs, which knows of bodies that broke off, around botocore's
+S3_CONFIG: dict[str, Any] = {
+    "connect_timeout": 5,
+    "read_timeout": 7,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+}
+
+
+def is_s3(uri: str) -> bool:
+    return uri.startswith(S3)
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, and the path there; raises UsageError for an unknown one.
+
+    It remembers no listing: another process may have written since.
+    """
+    options: dict[str, Any] = {}
+    if is_s3(uri):
+        if not _bucket(uri):
+            raise UsageError(f"{uri} names no bucket; expected s3://BUCKET/PATH")
+        options = {"config_kwargs": S3_CONFIG, "default_block_size": BLOCK_BYTES}
+    if "://" in uri:
+        options["use_listings_cache"] = False
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, **options)
+        if is_s3(uri):
+            fs.retries = TRIES
+            with told(uri):
+                fs.connect()  # to no server yet: it reads profile and address
+    except ImportError as error:
+        remedy = "pip install 'lyceum[s3]'" if is_s3(uri) else "install what it names"
+        raise UsageError(f"{uri}: {error}; {remedy}") from error
+    except ValueError as error:
+        raise UsageError(f"{uri}: {error}") from error
+    return fs, path
+
+
+@contextmanager
+def opened(uri: str, *, ahead_bytes: int = BLOCK_BYTES) -> Iterator[Any]:
+    """A file to read and to jump about in; raises OSError as a disk does, or RemoteError."""
+    fs, path = file_system(uri)
+    with told(uri), fs.open(path, "rb", block_size=ahead_bytes) as file:
+        yield file
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or a folder is there; raises RemoteError where that cannot be known."""
+    fs, path = file_system(uri)
+    with told(uri):
+        if fs.exists(path):
+            return True
+        if is_s3(uri):
+            _refuse_missing(uri, fs)
+    return False
+
+
+def _refuse_missing(uri: str, fs: Any) -> None:
+    """A bucket that is not there holds nothing, but that is not what was meant."""
+    try:
+        fs.call_s3("head_bucket", Bucket=_bucket(uri))
+    except FileNotFoundError as error:
+        raise RemoteError(_no_bucket(uri)) from error
+
+
+@contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Say of object storage that it is away, refuses us or has no such bucket: as RemoteError.
+
+    A file that is not there stays a FileNotFoundError.
+    """
+    try:
+        yield
+    except _faults(uri) as error:
+        if reason := _reason(uri, error):
+            raise RemoteError(reason) from error
+        raise
+
+
+def _faults(uri: str) -> tuple[type[Exception], ...]:
+    """What its libraries raise; they are imported where a URL needs them."""
+    if not is_s3(uri):
+        return ()
+    from aiohttp import ClientError
+    from botocore.exceptions import BotoCoreError
+
+    return OSError, ClientError, BotoCoreError
+
+
+def _reason(uri: str, error: Exception) -> str:
+    """Why the storage, rather than a file on it, cannot be had; empty where it can."""
+    from aiohttp import ClientError
+    from botocore import exceptions as aws
+
+    unknown = (
+        PermissionError, aws.NoCredentialsError, aws.PartialCredentialsError, aws.ProfileNotFound,
+        aws.CredentialRetrievalError,
+    )  # fmt: skip
+    away = (TimeoutError, ClientError, aws.ConnectionError, aws.HTTPClientError)
+    if isinstance(error, unknown):
+        return (
+            f"{uri}: {_server()} does not let us in: {error}; give AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, of somebody who may read and write there"
+        )
+    if isinstance(error, away):
+        return (
+            f"{uri}: {_server()} does not answer: {error}; start it, or name another with "
+            "AWS_ENDPOINT_URL"
+        )
+    answer = getattr(error.__cause__, "response", None)
+    if isinstance(error, FileNotFoundError):
+        missing = answer is not None and answer["Error"].get("Code") == "NoSuchBucket"
+        return _no_bucket(uri) if missing else ""
+    if isinstance(error, OSError):
+        failed = f"{uri}: {_server()} could not do it: {error}; see to it, and run again"
+        return failed if answer is not None else ""
+    return f"{uri}: {' '.join(str(error).split())}; see to the URL, and to AWS_ENDPOINT_URL"
+
+
+def _no_bucket(uri: str) -> str:
+    return f"{uri}: there is no bucket {_bucket(uri)} at {_server()}; make it, or name another"
+
+
+def _bucket(uri: str) -> str:
+    return uri.split("/")[2]
+
+
+def _server() -> str:
+    """Who is asked, as far as the environment tells."""
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return named or "the S3 of AWS"

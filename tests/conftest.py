@@ -1,0 +1,23 @@
+"""What several test modules share: one object store for all of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.s3_parts import Server, known, serving
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An object store with its data on disk."""
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: Server) -> Iterator[Server]:
+    """The same, named by the environment."""
+    with known(**s3_server.environment):
+        yield s3_server
