@@ -45,13 +45,14 @@ def list_(json: AsJson = False) -> None:
 @data.command()
 def show(snapshot: Name, json: AsJson = False) -> None:
     """Show a snapshot: its files, and the clean tables that were made of it."""
-    from ray_jobs.data.history import named, tables
+    from ray_jobs.data.history import named, reports, tables
 
     at = _store()
     entry = named(at, snapshot)
     made = tables(at, entry.snapshot)
     if json:
-        _say(_facts(entry) | {"pieces": [_piece(p) for p in entry.snapshot.pieces], "tables": made})
+        told = {"tables": made, "reports": reports(at, entry.snapshot)}
+        _say(_facts(entry) | {"pieces": [_piece(p) for p in entry.snapshot.pieces]} | told)
         return
     for name, value in _facts(entry).items():
         console.say(f"{name}: {value}")
@@ -65,6 +66,8 @@ def show(snapshot: Name, json: AsJson = False) -> None:
             f"{f' ({bad})' if bad else ''}, {table['merged']} merged, {table['repeats']} repeats; "
             f"in {table['uri']}"
         )
+    for page in reports(at, entry.snapshot):
+        console.say(f"report: {page}")
 
 
 @data.command()

@@ -13,6 +13,7 @@ from ray_jobs import manifest, store
 from ray_jobs.data.snapshot import FOLDER, Snapshot, Taken
 from ray_jobs.errors import UsageError
 
+DESCRIBE = "describe"  # the stage that tells of a snapshot, and the tables made of it
 SHORTEST = 4  # characters that may stand for a snapshot's name
 
 
@@ -80,11 +81,14 @@ def difference(before: Snapshot, after: Snapshot) -> Difference:
 
 def tables(store_uri: str, snapshot: Snapshot) -> list[dict[str, Any]]:
     """The clean tables that were made of a snapshot, as they were recorded."""
-    folder = store.join(store_uri, "stages", "clean")
-    names = [name for name in store.sizes(folder) if name.count("/") == 1]
-    uris = [store.join(folder, name) for name in sorted(names) if name.endswith(manifest.MANIFEST)]
-    kept = [store.read_json(uri) for uri in uris]
+    kept = manifest.kept(store_uri, "clean")
     return [one["result"] for one in kept if one["inputs"]["snapshot"] == snapshot.name]
+
+
+def reports(store_uri: str, snapshot: Snapshot) -> list[str]:
+    """The pages that describe what runs made of a snapshot."""
+    told = (one["result"] for one in manifest.kept(store_uri, DESCRIBE))
+    return [one["page"] for one in told if one["snapshot"] == snapshot.name]
 
 
 def _in_utc(moment: datetime) -> datetime:
