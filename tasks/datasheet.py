@@ -35,7 +35,7 @@ table { border-collapse: collapse; margin: .6rem 0; font-size: .9rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #eaeef2; overflow-wrap: break-word; max-width: 36rem; }
 th { font-weight: 600; color: #57606a; border-bottom-color: #afb8c1; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; font-feature-settings: "tnum"; white-space: nowrap; }
 img { max-width: 100%; height: auto; margin: .6rem 0; } code { font-size: .88em; }
 .good { color: #116329; } .warn { color: #9a4a00; font-weight: 600; }
 .bad { color: #b3261e; font-weight: 600; }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from prefect import task
@@ -14,7 +14,7 @@ from ray_jobs import code, manifest, store
 from ray_jobs.data import profile as profiling
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.drift import drifts
-from ray_jobs.data.history import DESCRIBE, snapshots
+from ray_jobs.data.history import DESCRIBE, parent, taken
 from ray_jobs.data.profile import Profile
 from ray_jobs.data.proof import Proof, prove
 from ray_jobs.data.snapshot import Snapshot
@@ -44,6 +44,9 @@ class Described:
     page: str  # HTML
     document: str  # JSON
     summary: str  # Markdown
+
+
+FIELDS = {field.name for field in fields(Described)}
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,13 @@ def write(told: Sheet, *, uri: str) -> Described:
 def previous(run: Run, snapshot: Snapshot) -> Reference:
     """The data that this grew out of, or else what the service had before it."""
     try:
-        entries = {entry.snapshot.name: entry for entry in snapshots(run.store)}
+        everything = [other for _, other in taken(run.store)]
     except StoreError as error:
         return Reference(PREVIOUS, why=str(error))
-    known = _described(run)
-    names = list(entries)
-    before = names[: names.index(snapshot.name)] if snapshot.name in entries else names
-    parent = entries[snapshot.name].parent if snapshot.name in entries else ""
+    names = [other.name for other in everything]
+    known, before = _described(run), names[: names.index(snapshot.name)]
     own = [n for n in reversed(before) if n in known and known[n].service == run.recipe.service]
-    for name in [parent, *own]:
+    for name in [parent(snapshot, everything), *own]:
         if name in known:
             return Reference(PREVIOUS, name, CleanTable(**known[name].table))
     return Reference(PREVIOUS, why=f"none of {run.recipe.service} was described before this one")
@@ -153,7 +154,9 @@ def trained_on(run: Run, table: CleanTable, champion: Release | None) -> Referen
 
 def _described(run: Run) -> dict[str, Described]:
     """A report on each snapshot that was taken for one of the family: of this service, if any."""
-    reports = [Described(**one["result"]) for one in manifest.kept(run.store, DESCRIBE)]
+    found = (one["result"] for one in manifest.kept(run.store, DESCRIBE))
+    # Another Lyceum may have told more, or less.
+    reports = [Described(**one) for one in found if one.keys() == FIELDS]
     family = [report for report in reports if report.family == run.recipe.family]
     family.sort(key=lambda report: report.service == run.recipe.service)
     return {report.snapshot: report for report in family}

@@ -44,7 +44,7 @@ def profiled(folder: Path, *parts: pl.DataFrame, keys: tuple[str, ...] = KEYS) -
 
 
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(ANSWERS, st.integers(1, 4))
 def test_where_parts_end_leaves_no_trace(

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ray_jobs import store
+from ray_jobs import manifest, store
 from ray_jobs.data import profile
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.history import named, reports
@@ -196,6 +196,13 @@ def test_a_snapshot_of_an_earlier_lyceum_stops_no_run(tmp_path: Path) -> None:
     old = store.join(data.run.store, "snapshots", "0" * 16)
     store.write_json(store.join(old, "manifest.json"), {"uri": old})
     assert "was written by an earlier Lyceum" in data.drift(PREVIOUS)["why"]
+
+
+def test_a_report_of_another_form_is_left_alone(tmp_path: Path) -> None:
+    school(tmp_path)
+    data = Data.of(tmp_path)
+    manifest.once(data.run.store, "describe", {}, lambda _: {"service": "knowledge-smoke"})
+    assert data.document(trained_on("f" * 64))["drift"][1]["why"].startswith("no report on its")
 
 
 def test_a_leak_in_the_tables_stops_the_run_and_leaves_no_report(tmp_path: Path) -> None:

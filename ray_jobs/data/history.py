@@ -37,6 +37,13 @@ class Difference:
 
 def snapshots(store_uri: str) -> list[Entry]:
     """All snapshots of a store, the oldest first."""
+    found = taken(store_uri)
+    everything = [snapshot for _, snapshot in found]
+    return [Entry(snapshot, when, parent(snapshot, everything)) for when, snapshot in found]
+
+
+def taken(store_uri: str) -> list[tuple[datetime, Snapshot]]:
+    """When each snapshot of a store was taken (UTC), the oldest first."""
     fs, path = fsspec.core.url_to_fs(store.join(store_uri, FOLDER))
     names = sorted(fs.ls(path, detail=False)) if fs.exists(path) else []
     found = []
@@ -45,9 +52,14 @@ def snapshots(store_uri: str) -> list[Entry]:
         if store.exists(uri):
             when = fs.modified(f"{path}/{name}/{manifest.MANIFEST}")
             found.append((_in_utc(when), Snapshot.loads(store.read_json(uri))))
-    found.sort(key=lambda pair: pair[0])
-    everything = [snapshot for _, snapshot in found]
-    return [Entry(snapshot, when, _parent(snapshot, everything)) for when, snapshot in found]
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def parent(of: Snapshot, everything: Sequence[Snapshot]) -> str:
+    """The name of the largest that a snapshot holds all of, if any."""
+    mine = {piece.uri for piece in of.pieces}
+    smaller = [s for s in everything if {piece.uri for piece in s.pieces} < mine]
+    return max(smaller, key=lambda s: s.read).name if smaller else ""
 
 
 def named(store_uri: str, name: str) -> Entry:
@@ -88,14 +100,8 @@ def tables(store_uri: str, snapshot: Snapshot) -> list[dict[str, Any]]:
 def reports(store_uri: str, snapshot: Snapshot) -> list[str]:
     """The pages that describe what runs made of a snapshot."""
     told = (one["result"] for one in manifest.kept(store_uri, DESCRIBE))
-    return [one["page"] for one in told if one["snapshot"] == snapshot.name]
+    return [one["page"] for one in told if one.get("snapshot") == snapshot.name]
 
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _parent(of: Snapshot, everything: Sequence[Snapshot]) -> str:
-    mine = {piece.uri for piece in of.pieces}
-    smaller = [s for s in everything if {piece.uri for piece in s.pieces} < mine]
-    return max(smaller, key=lambda s: s.read).name if smaller else ""
