@@ -28,6 +28,7 @@ from ray_jobs.training import room
 from ray_jobs.training.events import Event
 from tasks import provenance, record, tracking
 from tasks.crossing import Crossing, cross_validate
+from tasks.describe import Described, describe
 from tasks.evaluate import Report, evaluated
 from tasks.gate import Verdict, gate
 from tasks.prepare import clean, ingest, split
@@ -84,10 +85,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the first three stages made."""
+    """What the stages before training made."""
 
     clean: CleanTable
     splits: SplitTable
+    described: Described
     lineage: str
 
 
@@ -107,9 +109,15 @@ class Story:
         """Every stage in order; what MLflow knows of a failed run says why it failed."""
         prepared = self.prepare()
         run_id = record.opened(
-            self.run, self.mlflow, prepared.clean, prepared.splits, prepared.lineage
+            self.run,
+            self.mlflow,
+            prepared.clean,
+            prepared.splits,
+            prepared.described,
+            prepared.lineage,
         )
         try:
+            self.show_data(prepared.described, run_id)
             outcome = self.model(prepared, run_id)
         except BaseException as error:
             self.close_failed(run_id, error)
@@ -120,6 +128,13 @@ class Story:
         create_markdown_artifact(markdown(outcome), key=artifact_key(self.run.recipe.service))
         return report
 
+    def show_data(self, described: Described, run_id: str) -> None:
+        """The data's main counts in Prefect, with the way to its report."""
+        page = self.mlflow.page(run_id, f"{record.DATA}/report.html")
+        link = f"[The whole report]({page})" if page else f"The whole report: `{described.page}`"
+        key = artifact_key(self.run.recipe.service, "data")
+        create_markdown_artifact(f"{described.summary}\n\n{link}\n", key=key)
+
     def close_failed(self, run_id: str, error: BaseException) -> None:
         """Leave word of the failure, where MLflow is not itself what failed."""
         try:
@@ -128,12 +143,14 @@ class Story:
             log.warning("MLflow could not be told of the failure: %s", other)
 
     def prepare(self) -> Prepared:
-        """Files to three tables."""
+        """Files to three tables, and a report on them."""
         kept = self.progress.kept
         snapshot = kept("ingest", lambda: ingest(self.run))
         table = kept("clean", lambda: clean(self.run, snapshot))
         splits = kept("split", lambda: split(self.run, table))
-        return Prepared(table, splits, self.run.lineage(table, splits))
+        champion = self.mlflow.champion(self.run.recipe.service)
+        described = kept("describe", lambda: describe(self.run, snapshot, table, splits, champion))
+        return Prepared(table, splits, described, self.run.lineage(table, splits))
 
     def model(self, prepared: Prepared, run_id: str) -> Outcome:
         """Tables to a version, live or not."""
@@ -248,11 +265,12 @@ class Story:
         pages = {
             "service": f"{endpoint}/docs" if endpoint else None,
             "MLflow run": self.mlflow.page(run_id),
+            "data report": self.mlflow.page(run_id, f"{record.DATA}/report.html"),
             "Prefect flow run": provenance.flow_tags().get("prefect.flow_run_url"),
         }
         return {name: url for name, url in pages.items() if url and url.startswith("http")}
 
 
-def artifact_key(service: str) -> str:
+def artifact_key(service: str, of: str = "report") -> str:
     """A service's name in the letters that Prefect allows in keys."""
-    return f"{service.lower().replace('_', '-')}-report"
+    return f"{service.lower().replace('_', '-')}-{of}"

@@ -60,6 +60,17 @@ def once(
     return result, False
 
 
+def kept(store_uri: str, stage: str) -> list[dict[str, Any]]:
+    """What a stage was asked for (`inputs`) and found (`result`), each time that is kept.
+
+    In the order of their keys, which says nothing.
+    """
+    folder = store.join(store_uri, "stages", stage)
+    names = [name for name in store.sizes(folder) if name.count("/") == 1]
+    uris = [store.join(folder, name) for name in sorted(names) if name.endswith(f"/{MANIFEST}")]
+    return [store.read_json(uri) for uri in uris]
+
+
 def check(store_uri: str) -> None:
     """Raise StoreError for a store that a newer Lyceum wrote; a new store is marked as ours."""
     uri = store.join(store_uri, "format.json")

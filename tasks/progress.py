@@ -17,7 +17,9 @@ from ray_jobs.training.events import Event
 
 log = logging.getLogger(__name__)
 
-STAGES = ("ingest", "clean", "split", "train", "evaluate", "gate", "register", "publish")
+STAGES = (
+    "ingest", "clean", "split", "describe", "train", "evaluate", "gate", "register", "publish",
+)  # fmt: skip
 ON_REQUEST = ("cross-validate",)
 T = TypeVar("T")
 

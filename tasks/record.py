@@ -22,6 +22,7 @@ from tasks import plots, provenance, tracking
 from tasks import register as registry
 from tasks.card import Facts, card
 from tasks.crossing import Crossing
+from tasks.describe import Described
 from tasks.evaluate import Report
 from tasks.gate import Verdict
 from tasks.retry import RETRIES
@@ -29,6 +30,7 @@ from tasks.run import Run
 from tasks.train import Model, read_artifact
 
 RELEASE = "release"  # version tag: URI of the release on the store
+DATA = "data"  # folder of a run: the report on its data
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,19 @@ class Registry:
             )
         return Release.load(found.tags[RELEASE]) if found else None
 
-    def page(self, run_id: str) -> str | None:
-        """The run in a browser, where there is a server to show it."""
-        return tracking.run_page(self.client, run_id)
+    def page(self, run_id: str, artifact: str = "") -> str | None:
+        """The run, or a file of it, in a browser, where there is a server to show it."""
+        return tracking.run_page(self.client, run_id, artifact)
 
 
-def opened(run: Run, mlflow: Registry, clean: CleanTable, splits: SplitTable, lineage: str) -> str:
+def opened(
+    run: Run,
+    mlflow: Registry,
+    clean: CleanTable,
+    splits: SplitTable,
+    described: Described,
+    lineage: str,
+) -> str:
     """The id of the lineage's run, with parameters, data and tags."""
     tags = {
         **provenance.code_tags(),
@@ -83,6 +92,7 @@ def opened(run: Run, mlflow: Registry, clean: CleanTable, splits: SplitTable, li
         tags=tags,
     )
     tracking.log_data(mlflow.client, run_id, clean, splits)
+    tracking.log_files(mlflow.client, run_id, DATA, [described.document, described.page])
     return run_id
 
 

@@ -13,7 +13,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,14 +162,15 @@ def close_run(client: MlflowClient, run_id: str, *, error: str = "") -> None:
     client.set_terminated(run_id, status="FAILED" if error else "FINISHED")
 
 
-def run_page(client: MlflowClient, run_id: str) -> str | None:
-    """The run in a browser; None where the tracking store is a database and no server."""
+def run_page(client: MlflowClient, run_id: str, artifact: str = "") -> str | None:
+    """The run, or a file of it, in a browser; None where there is a database and no server."""
     uri = str(client.tracking_uri).rstrip("/")
     if not uri.startswith("http"):
         return None
     experiment_id = client.get_run(run_id).info.experiment_id
     # Without the last part a fresh browser shows the pages meant for language models.
-    return f"{uri}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+    place = f"{run_id}/artifacts/{artifact}" if artifact else run_id
+    return f"{uri}/#/experiments/{experiment_id}/runs/{place}?workflowType=machine_learning"
 
 
 class StepLog:
@@ -247,14 +247,20 @@ def log_crossing(
 
 
 def log_data(client: MlflowClient, run_id: str, clean: CleanTable, split: SplitTable) -> None:
-    """Log the three splits as inputs with digest and counts, and the whole data report."""
+    """Log the three splits as inputs with digest and counts."""
     inputs = [
         DatasetInput(_dataset(clean, split, name), [InputTag("mlflow.data.context", name)])
         for name in NAMES
     ]
     client.log_inputs(run_id, datasets=inputs)
     client.set_tag(run_id, "data_digest", clean.digest)
-    log_json(client, run_id, "data/report.json", {**asdict(clean), "split": split.as_dict()})
+
+
+def log_files(client: MlflowClient, run_id: str, folder: str, uris: Iterable[str]) -> None:
+    """Log text files of the store under their names, over those of an earlier attempt."""
+    for uri in uris:
+        name = uri.rsplit("/", 1)[-1]
+        client.log_text(run_id, store.read_bytes(uri).decode(), f"{folder}/{name}")
 
 
 def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:

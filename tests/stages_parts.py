@@ -29,6 +29,7 @@ from ray_jobs.training import events, room, submit
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.workers import fit_closed_form
+from tasks.describe import Described, describe
 from tasks.evaluate import Report, evaluated
 from tasks.prepare import clean, ingest, split
 from tasks.record import release_of
@@ -47,6 +48,7 @@ class Told:
     snapshot: Snapshot
     clean: CleanTable
     splits: SplitTable
+    described: Described
     lineage: str
     model: Model
     report: Report
@@ -71,15 +73,18 @@ def tell(run: Run, champion: Release | None = None, truth: str = "") -> Told:
     snapshot, *ingested = ingest.fn(run)
     table, *cleaned = clean.fn(run, snapshot)
     splits, *divided = split.fn(run, table)
+    described, *measured = describe.fn(run, snapshot, table, splits, champion)
     lineage = run.lineage(table, splits)
     model, *trained = train.fn(run, splits, lineage, cluster, heard.append)
     report, *judged = evaluated.fn(run, splits, model, champion, truth)
     cached = {
-        "ingest": ingested, "clean": cleaned, "split": divided, "train": trained,
-        "evaluate": judged,
+        "ingest": ingested, "clean": cleaned, "split": divided, "describe": measured,
+        "train": trained, "evaluate": judged,
     }  # fmt: skip
     worked = {stage for stage, (kept,) in cached.items() if not kept}
-    return Told(run, snapshot, table, splits, lineage, model, report, worked, heard)
+    return Told(
+        run, snapshot, table, splits, described, lineage, model, report, worked, heard
+    )  # fmt: skip
 
 
 def school(folder: Path, **changes: Any) -> Truth:

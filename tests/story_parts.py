@@ -20,6 +20,7 @@ from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
 from tasks import publish, record, register
+from tasks.describe import Described, refused, write
 from tasks.evaluate import Report
 from tasks.gate import Check, Verdict
 from tasks.record import Registry
@@ -44,11 +45,12 @@ class Stages:
         self.passes = True
         self.trained_before = False
         self.compared_with: str | None = None  # the champion's version, in the last evaluation
+        self.described_beside: str | None = None  # the champion's version, at the last describing
         self.pages: dict[str, str] = {}  # what Prefect shows, by key
         self.rows = evaluation()
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        stages = ("ingest", "clean", "split", "train", "evaluated", "gate")
+        stages = ("ingest", "clean", "split", "describe", "train", "evaluated", "gate")
         for name in stages:
             patch.setattr(story, name, getattr(self, name))
         patch.setattr(record, "register", self.register)
@@ -72,6 +74,19 @@ class Stages:
     def split(self, _run: Run, _table: CleanTable) -> tuple[SplitTable, bool]:
         self._begin("split")
         return SplitTable("/store/split", False, ROWS, ROWS, ROWS, None, 0), False
+
+    def describe(
+        self,
+        run: Run,
+        snapshot: Snapshot,
+        table: CleanTable,
+        _splits: SplitTable,
+        champion: Release | None,
+    ) -> tuple[Described, bool]:
+        self._begin("describe")
+        self.described_beside = champion.version if champion else None
+        told = refused(run, snapshot, table, "only its accounts are told")
+        return write(told, uri=f"{run.store}/described"), False
 
     def train(
         self,

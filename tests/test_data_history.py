@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli import console, data
-from ray_jobs import store
+from ray_jobs import manifest, store
 from ray_jobs.data.history import difference, named, snapshots, tables
 from ray_jobs.data.snapshot import Snapshot
 from ray_jobs.errors import ContractError, StoreError, UsageError
@@ -150,6 +151,23 @@ def test_the_same_rows_in_other_files_are_said_to_be_the_same(
     assert torn.digest == grown[0].digest
     data.diff(grown[0].name, torn.name)
     assert "the same rows" in said.getvalue()
+
+
+def test_a_snapshot_is_shown_with_the_reports_on_it(
+    said: io.StringIO, grown: tuple[Snapshot, Snapshot], tmp_path: Path
+) -> None:
+    def described(number: int, snapshot: Snapshot) -> None:
+        told = {"snapshot": snapshot.name, "page": f"/page/{number}.html"}
+        manifest.once(str(tmp_path / "store"), "describe", {"number": number}, lambda _: told)
+
+    for number, snapshot in enumerate([*grown, grown[1]]):
+        described(number, snapshot)
+    data.show(grown[1].name)
+    assert sorted(re.findall(r"^report: (.+)$", said.getvalue(), re.MULTILINE)) == [
+        "/page/1.html", "/page/2.html",
+    ]  # fmt: skip
+    data.show(grown[0].name, json=True)
+    assert '"reports": [\n    "/page/0.html"\n  ]' in said.getvalue()
 
 
 def test_without_a_snapshot_the_way_to_one_is_said(

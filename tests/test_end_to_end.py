@@ -69,7 +69,7 @@ def test_the_same_run_again_comes_from_the_cache_and_registers_nothing(
     here: Installation, first: dict[str, Any]
 ) -> None:
     again = here.run("knowledge-smoke", "--data", str(here.data))
-    assert {"ingest", "clean", "split", "train"} <= set(again["cached"])
+    assert {"ingest", "clean", "split", "describe", "train"} <= set(again["cached"])
     assert (again["version"], again["lineage"]) == (first["version"], first["lineage"])
     assert again["metrics"] == first["metrics"]
     assert again["endpoint"] == first["endpoint"]
@@ -119,7 +119,7 @@ def test_mlflow_holds_what_an_analyst_looks_for(here: Installation, first: dict[
         f.path for top in ("", "plots", "data") for f in client.list_artifacts(version.run_id, top)
     }
     assert {"model_card.md", "report.json", "plots/roc.png", "plots/calibration.png"} <= files
-    assert "data/report.json" in files
+    assert {"data/report.json", "data/report.html"} <= files
 
 
 def test_prefect_holds_a_task_per_stage_with_its_lines_and_the_report(
@@ -136,6 +136,7 @@ def test_prefect_holds_a_task_per_stage_with_its_lines_and_the_report(
         "ingest",
         "clean",
         "split",
+        "describe",
         "train",
         "evaluate",
         "gate",
@@ -148,6 +149,7 @@ def test_prefect_holds_a_task_per_stage_with_its_lines_and_the_report(
     assert any("rows read =" in line["message"] for line in lines)
     pages = httpx.post(f"{api}/artifacts/filter", json=mine).json()
     assert any("## Gate" in (page["data"] or "") for page in pages)
+    assert any(first["links"]["data report"] in (page["data"] or "") for page in pages)
 
 
 class Client(threading.Thread):

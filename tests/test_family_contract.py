@@ -65,7 +65,7 @@ def groups(table: pl.DataFrame, of: Family) -> list[pl.DataFrame]:
 def test_a_record_speaks_of_things_that_there_are(kind: str) -> None:
     of, world = family(kind), sampled(kind)
     assert of.name == kind
-    assert {of.group, of.label, "scored", "bucket", "split"} <= set(world.test.columns)
+    assert {of.group, of.label, *of.keys, "scored", "bucket", "split"} <= set(world.test.columns)
     assert of.specs[of.baseline().name] is type(of.baseline())
     assert all(name == spec.name for name, spec in of.specs.items())
 

@@ -20,7 +20,7 @@ from tasks.train import read_artifact, train
 from tests.stages_parts import Told, in_process, planned, school, tell, write_key
 
 MODEL = {"train", "evaluate"}
-DIVIDED = {"split", *MODEL}
+DIVIDED = {"split", "describe", *MODEL}
 EVERYTHING = {"ingest", "clean", *DIVIDED}
 SOURCES = Path(ray_jobs.__file__).parent
 
@@ -67,7 +67,7 @@ SETTINGS = [
     ("split.until", "0.5", DIVIDED),
     ("service", "geometry", DIVIDED),
     ("columns.skill_separator", "|", EVERYTHING),
-    ("max_bad_fraction", "0.3", {"clean"}),
+    ("max_bad_fraction", "0.3", {"clean", "describe"}),
 ]
 
 
@@ -121,6 +121,9 @@ SOURCE_FILES = [
     ("families/knowledge/rules.py", {"clean"}),
     ("data/moments.py", {"clean", "evaluate"}),
     ("data/split.py", {"split"}),
+    ("data/spread.py", {"describe"}),
+    ("data/drift.py", {"describe"}),
+    ("data/proof.py", {"describe"}),
     ("families/knowledge/vocabulary.py", MODEL),
     ("families/knowledge/networks/rasch.py", MODEL),
     ("families/knowledge/networks/lstm.py", set()),
@@ -132,7 +135,7 @@ SOURCE_FILES = [
     ("evaluation.py", {"evaluate"}),
     ("metrics/binary.py", {"evaluate"}),
     ("intervals.py", {"evaluate"}),
-    ("privacy.py", EVERYTHING),
+    ("privacy.py", EVERYTHING - {"describe"}),
     ("serving/surface.py", set()),
 ]
 
@@ -225,7 +228,7 @@ def test_a_run_killed_at_any_file_goes_on_to_what_an_undisturbed_one_makes(
             continue
     monkeypatch.undo()
     commits = {uri.split("/stages/")[1].split("/")[0] for uri in killers if "/stages/" in uri}
-    assert commits == EVERYTHING | {"baseline"}
+    assert commits == EVERYTHING | {"profile", "baseline"}
     assert_equal_but_for_their_place(told, first)
 
 

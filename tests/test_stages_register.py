@@ -57,7 +57,7 @@ def registry(told: Told) -> Registry:
 
 def registered(told: Told, at: Registry, verdict: Verdict = PASSED) -> Release:
     """A run opened and its model registered, as the pipeline does."""
-    run_id = record.opened(told.run, at, told.clean, told.splits, told.lineage)
+    run_id = record.opened(told.run, at, told.clean, told.splits, told.described, told.lineage)
     return record.register.fn(
         told.run,
         at,
@@ -191,7 +191,10 @@ def test_the_card_and_the_files_of_a_run_agree_with_the_report(
     for count in (told.clean.read, told.clean.kept, *told.clean.quarantined.values()):
         assert f"| {count:,} |" in text
     data = orjson.loads((folder / "data" / "report.json").read_bytes())
-    assert data["split"]["rows"] == told.splits.rows
+    assert data["splits"]["rows"] == told.splits.rows
+    assert data == orjson.loads(Path(told.described.document).read_bytes())
+    page = (folder / "data" / "report.html").read_text()
+    assert page == Path(told.described.page).read_text()
     assert orjson.loads((folder / "gate.json").read_bytes()) == PASSED.as_dict()
     kept = orjson.loads((folder / "evaluation" / "evaluation.json").read_bytes())
     assert kept == told.report.as_dict()["candidate"]

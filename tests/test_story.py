@@ -118,6 +118,30 @@ def test_a_run_that_breaks_says_why_and_changes_neither_champion_nor_service(
     assert stages.serve.versions() == {"algebra": "1"}
 
 
+def test_a_run_that_breaks_in_training_has_told_of_its_data_before(
+    client: MlflowClient, stages: Stages
+) -> None:
+    stages.fails = {"train": BREAKS["train"]}
+    with pytest.raises(TrainingError):
+        stages.run()
+    (run,) = runs(client)
+    page = Path(client.download_artifacts(run.info.run_id, "data/report.html")).read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    accounts = "10 rows read = 9 kept + 1 quarantined + 0 merged + 0 repeats"
+    assert accounts in page
+    (shown,) = stages.pages.items()
+    assert shown[0] == "algebra-data"
+    assert accounts in shown[1]
+    assert "report.html" in shown[1]
+
+
+def test_data_is_compared_with_that_of_the_champion(client: MlflowClient, stages: Stages) -> None:
+    stages.run()
+    assert stages.described_beside is None
+    stages.run(seed=1)
+    assert stages.described_beside == "1"
+
+
 def test_a_broken_run_told_again_is_the_same_run_and_no_failure_any_more(
     client: MlflowClient, stages: Stages
 ) -> None:
@@ -130,7 +154,7 @@ def test_a_broken_run_told_again_is_the_same_run_and_no_failure_any_more(
     assert (run.info.status, "error" in run.data.tags) == ("FINISHED", False)
 
 
-@pytest.mark.parametrize("stage", ["ingest", "clean", "split"])
+@pytest.mark.parametrize("stage", ["ingest", "clean", "split", "describe"])
 def test_without_data_mlflow_hears_of_no_run_and_no_ray_is_joined(
     client: MlflowClient, stages: Stages, stage: str
 ) -> None:
@@ -185,7 +209,9 @@ def test_the_champion_told_again_is_neither_judged_nor_registered_but_put_live(
     stages.trained_before = True
     stages.serve.live.clear()
     again = stages.run()
-    assert stages.began == ["ingest", "clean", "split", "train", "evaluate", "publish"]
+    assert stages.began == [
+        "ingest", "clean", "split", "describe", "train", "evaluate", "publish",
+    ]  # fmt: skip
     why = "version 1 is the champion already"
     assert skipped(caplog) == {"gate": why, "register": why}
     assert stages.compared_with is None, "nobody is compared with itself"
@@ -249,5 +275,5 @@ def test_prefect_takes_the_report_of_any_service_that_a_run_may_have(service: st
     except UsageError:
         assert not re.search("[A-Za-z0-9]", service)
         return
-    key = artifact_key(service)
-    assert ArtifactCreate(key=key).key == key
+    for key in (artifact_key(service), artifact_key(service, "data")):
+        assert ArtifactCreate(key=key).key == key

@@ -50,14 +50,15 @@ def list_(json: AsJson = False) -> None:
 @data.command()
 def show(snapshot: Name, json: AsJson = False) -> None:
     """Show a snapshot: its files, and the clean tables that were made of it."""
-    from ray_jobs.data.history import named, tables
+    from ray_jobs.data.history import named, reports, tables
 
     at = _store()
     entry = named(at, snapshot)
     made = tables(at, entry.snapshot)
     if json:
         pieces = [_piece(piece) for piece in entry.snapshot.pieces]
-        _say(_facts(entry) | {"pieces": pieces, "tables": [asdict(table) for table in made]})
+        of = {"tables": [asdict(table) for table in made], "reports": reports(at, entry.snapshot)}
+        _say(_facts(entry) | {"pieces": pieces} | of)
         return
     for name, value in _facts(entry).items():
         console.say(f"{name}: {value}")
@@ -66,6 +67,8 @@ def show(snapshot: Name, json: AsJson = False) -> None:
     _pieces("pieces", entry.snapshot.pieces)
     for table in made:
         console.say(_told(table))
+    for page in reports(at, entry.snapshot):
+        console.say(f"report: {page}")
 
 
 @data.command()

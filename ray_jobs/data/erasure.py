@@ -163,12 +163,8 @@ class Erasure:
         found = [uri for stage, uri in folders if stage not in PIECES and self._in_folder(uri)]
         found += [uri for stage, uri in folders if stage in PIECES and not _kept(uri)]
         contents = {made["result"].get("content") for uri in found if (made := _kept(uri))}
-        judged = [
-            uri
-            for _, uri in folders
-            if (made := _kept(uri)) and made["inputs"].get("splits") in contents
-        ]
-        return [*found, *judged]
+        told = [uri for _, uri in folders if (made := _kept(uri)) and _of(made) & contents]
+        return [*found, *(uri for uri in told if uri not in found)]
 
     def _in_folder(self, uri: str) -> bool:
         """Whether a clean table is of a snapshot that went, or any table has a row of theirs."""
@@ -216,6 +212,12 @@ def _kept(uri: str) -> dict[str, Any] | None:
     """What a stage said of its folder, where it is whole."""
     place = store.join(uri, manifest.MANIFEST)
     return dict(store.read_json(place)) if store.exists(place) else None
+
+
+def _of(made: dict[str, Any]) -> set[str]:
+    """The contents of the tables that a result tells of."""
+    given = (made["inputs"].get(name) for name in ("table", "splits"))
+    return {str(one["content"]) if isinstance(one, dict) else str(one) for one in given if one}
 
 
 def _dropped(uri: str) -> None:

@@ -11,6 +11,7 @@ from ray_jobs.data.clean import COUNTS, CleanTable
 from ray_jobs.data.snapshot import FOLDER, Snapshot, Taken
 from ray_jobs.errors import UsageError
 
+DESCRIBE = "describe"  # the stage that tells of a snapshot, and the tables made of it
 SHORTEST = 4  # characters that may stand for a snapshot's name
 
 
@@ -34,16 +35,27 @@ class Difference:
 
 def snapshots(store_uri: str) -> list[Entry]:
     """All snapshots of a store, the oldest first."""
-    folder = store.join(store_uri, FOLDER)
-    found = []
-    for name in sorted(n for n in store.sizes(folder) if n.endswith(f"/{manifest.MANIFEST}")):
-        uri = store.join(folder, name)
-        found.append((_written(uri), Snapshot.loads(store.read_json(uri))))
-    found.sort(key=lambda pair: pair[0])
+    found = taken(store_uri)
     return [
-        Entry(snapshot, when, _parent(snapshot, [s for _, s in found[:place]]))
+        Entry(snapshot, when, parent(snapshot, [s for _, s in found[:place]]))
         for place, (when, snapshot) in enumerate(found)
     ]
+
+
+def taken(store_uri: str) -> list[tuple[datetime, Snapshot]]:
+    """When each snapshot of a store was taken (UTC), the oldest first."""
+    folder = store.join(store_uri, FOLDER)
+    names = [name for name in store.sizes(folder) if name.endswith(f"/{manifest.MANIFEST}")]
+    uris = [store.join(folder, name) for name in sorted(names)]
+    found = [(_written(uri), Snapshot.loads(store.read_json(uri))) for uri in uris]
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def parent(of: Snapshot, earlier: Sequence[Snapshot]) -> str:
+    """The name of the largest of some whose files a snapshot has all of, if any."""
+    mine = of.origins
+    smaller = [s for s in earlier if s.origins <= mine]
+    return max(smaller, key=lambda s: s.read).name if smaller else ""
 
 
 def named(store_uri: str, name: str) -> Entry:
@@ -88,15 +100,15 @@ def tables(store_uri: str, snapshot: Snapshot) -> list[CleanTable]:
     return [table for _, table in sorted(found, key=lambda pair: pair[0])]
 
 
+def reports(store_uri: str, snapshot: Snapshot) -> list[str]:
+    """The pages that describe what runs made of a snapshot."""
+    told = (one["result"] for one in manifest.kept(store_uri, DESCRIBE))
+    return [one["page"] for one in told if one.get("snapshot") == snapshot.name]
+
+
 def _written(uri: str) -> datetime:
     """When a file was written, in UTC."""
     fs, path = remote.file_system(uri)
     with remote.told(uri):
         moment: datetime = fs.modified(path)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _parent(of: Snapshot, earlier: Sequence[Snapshot]) -> str:
-    mine = of.origins
-    smaller = [s for s in earlier if s.origins <= mine]
-    return max(smaller, key=lambda s: s.read).name if smaller else ""

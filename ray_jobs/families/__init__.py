@@ -85,6 +85,7 @@ class Family:
     sample: Callable[[Path, int], str]  # (folder, seed) -> the demo's data
     api: Api
     units: Callable[[Sequence[Source]], list[list[Source]]] = each_alone  # files that go together
+    keys: tuple[str, ...] = ()  # columns over which rows spread, besides the group: items, say
     # (table, vocabulary) -> each feature with the table in which its values have changed rows
     shuffled: Callable[[pl.DataFrame, Any], Iterable[tuple[str, pl.DataFrame]]] | None = None
     ceiling: Callable[[Path, pl.DataFrame], NDArray[np.float64]] | None = None  # best possible

@@ -35,6 +35,7 @@ FAMILY = Family(
     clean=rules.clean,
     group="learner",
     label="correct",
+    keys=("item", "skills"),
     target=loss.target,
     targets=loss.targets,
     specs=SPECS,
