@@ -14,7 +14,7 @@ from ray_jobs import code, manifest, store
 from ray_jobs.data import profile as profiling
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.drift import drifts
-from ray_jobs.data.history import DESCRIBE, parent, taken
+from ray_jobs.data.history import DESCRIBE, PAGE, parent, taken
 from ray_jobs.data.profile import Profile
 from ray_jobs.data.proof import Proof, prove
 from ray_jobs.data.snapshot import Snapshot
@@ -114,7 +114,7 @@ def write(told: Sheet, *, uri: str) -> Described:
         family=told.family,
         snapshot=told.snapshot,
         table=asdict(told.table),
-        page=store.join(uri, "report.html"),
+        page=store.join(uri, PAGE),
         document=store.join(uri, "report.json"),
         summary=sheet.markdown(told),
     )

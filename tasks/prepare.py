@@ -7,13 +7,16 @@ from typing import Any
 
 from prefect import task
 
-from ray_jobs import code, manifest
+from ray_jobs import code, manifest, store
 from ray_jobs.data import clean as cleaning
 from ray_jobs.data import ingestion, sources
 from ray_jobs.data import split as splitting
-from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.clean import COUNTS, CleanTable
+from ray_jobs.data.history import REPORT
 from ray_jobs.data.snapshot import Snapshot
 from ray_jobs.data.split import SplitTable
+from ray_jobs.errors import ContractError
+from tasks import describe
 from tasks.retry import RETRIES
 from tasks.run import Run
 
@@ -51,18 +54,31 @@ def clean(run: Run, snapshot: Snapshot) -> tuple[CleanTable, bool]:
 
     def work(uri: str) -> dict[str, Any]:
         rules = run.family.clean
-        table = cleaning.clean(
-            snapshot,
-            lambda rows, timed: rules(rows, timed, columns),
-            uri=uri,
-            key=run.key,
-            max_bad_fraction=limit,
-            whole=run.family.whole,
-        )
+        try:
+            table = cleaning.clean(
+                snapshot,
+                lambda rows, timed: rules(rows, timed, columns),
+                uri=uri,
+                key=run.key,
+                max_bad_fraction=limit,
+                whole=run.family.whole,
+            )
+        except ContractError as error:
+            raise _reported(run, snapshot, uri, error) from error
         return asdict(table)
 
     result, cached = manifest.once(run.store, "clean", inputs, work)
     return CleanTable(**result), cached
+
+
+def _reported(run: Run, snapshot: Snapshot, uri: str, error: ContractError) -> ContractError:
+    """An error with the place of a report, where rows could be counted before they were refused."""
+    counts = store.join(uri, COUNTS)
+    if not store.exists(counts):
+        return error
+    told = describe.refused(run, snapshot, CleanTable(**store.read_json(counts)), str(error))
+    report = describe.write(told, uri=store.join(uri, REPORT))
+    return ContractError(f"{error}. The report: {report.page}")
 
 
 @task(name="split")

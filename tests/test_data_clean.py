@@ -24,7 +24,7 @@ from ray_jobs.data.ingestion import ingest
 from ray_jobs.data.snapshot import Snapshot
 from ray_jobs.data.sources import each_alone, find
 from ray_jobs.data.tables import read_parquet
-from ray_jobs.errors import ContractError
+from ray_jobs.errors import ContractError, UsageError
 from ray_jobs.families.knowledge import formats, rules
 from ray_jobs.families.knowledge.table import CLEAN, Columns
 from ray_jobs.privacy import Key
@@ -340,7 +340,8 @@ def test_answers_at_one_moment_are_ordered_by_item_and_not_by_outcome(tmp_path: 
 
 OUTCOMES = {
     "1": 1.0, "0": 0.0, "1.0": 1.0, " 1 ": 1.0, "0.25": 0.25, "TRUE": 1.0, "False": 0.0,
-    "correct": 1.0, "wrong": 0.0, "INCORRECT": 0.0,
+    "correct": 1.0, "wrong": 0.0, "INCORRECT": 0.0, "Yes": 1.0, "n": 0.0, "t": 1.0, "Fail": 0.0,
+    "75%": 0.75, ".5": 0.5,
 }  # fmt: skip
 
 
@@ -348,6 +349,45 @@ OUTCOMES = {
 def test_outcomes_are_read_as_people_write_them(text: str, tmp_path: Path) -> None:
     table = cleaned(tmp_path, {"log.csv": csv([*TIMED, ("a", "i", "s", text, "5")])})
     assert (OUTCOMES[text], 5.0) in short(table, "correct", "time")
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "credit"),
+    [
+        ("richtig", "richtig=1,falsch=0", 1.0),
+        ("halb", "richtig=1, halb = 0.5", 0.5),
+        ("2", "1=0,2=1", 1.0),
+        ("1", "1=0,2=1", 0.0),
+        ("a=b", "a=b=1", 1.0),
+        ("0.25", "richtig=1", 0.25),
+    ],
+)
+def test_outcomes_of_ones_own_are_what_they_are_said_to_be(
+    text: str, values: str, credit: float, tmp_path: Path
+) -> None:
+    columns = Columns(values=values)
+    table = cleaned(tmp_path, {"log.csv": csv([*TIMED, ("a", "i", "s", text, "5")])}, columns)
+    assert (credit, 5.0) in short(table, "correct", "time")
+
+
+@pytest.mark.parametrize("values", ["richtig", "richtig=", "=1", "richtig=2", "a=1,b=nan", "a=-1"])
+def test_what_a_word_is_worth_is_said_between_nothing_and_one(values: str) -> None:
+    with pytest.raises(UsageError, match=r"columns\.values=.*richtig=1,falsch=0"):
+        Columns(values=values)
+
+
+def test_a_decimal_comma_is_one(tmp_path: Path) -> None:
+    rows = [["a", "i", "s", "0,5", "5"], ["b", "i", "s", "1,0", "6"]]
+    log = "\n".join(";".join(row) for row in [FIELDS, *rows])
+    table = cleaned(tmp_path, {"log.csv": log.encode()})
+    assert sorted(short(table, "correct")) == [(0.5,), (1.0,)]
+
+
+def test_a_first_row_that_is_no_header_is_not_told_to_anybody(tmp_path: Path) -> None:
+    for rows in ([("ann@school.org", "i", "s", "1", "5")] * 3, [("17", "i", "i", "1", "5")] * 3):
+        with pytest.raises(ContractError, match="the first line must name the columns") as caught:
+            cleaned(tmp_path, {"log.csv": csv(rows[1:], ",".join(rows[0]))})
+        assert rows[0][0] not in str(caught.value)
 
 
 MOMENT_S = 1_700_000_000.0

@@ -66,7 +66,9 @@ def _text(path: Path) -> str:
         return data.decode("utf-8", "replace")
     frame = (pl.read_ipc if path.suffix == ".arrow" else pl.read_parquet)(data)
     sealed = [KEY.unseal(text) for text in frame["sealed"]] if "sealed" in frame.columns else []
-    return "\n".join([frame.drop("sealed", strict=False).write_json(), *sealed])
+    # What is packed may hold more than is read of it.
+    whole = [data.decode("latin-1"), frame.drop("sealed", strict=False).write_json()]
+    return "\n".join([*whole, *sealed])
 
 
 @SOME

@@ -121,6 +121,7 @@ def test_the_list_tells_champions_and_leaves_out_what_is_not_ours(
         "champion": 2,
         "figure": "auc 0.82",
         "live": None,
+        "erased": False,
         "endpoint": None,
     }
     assert services.status(settings)["services"] == list(rows.values())

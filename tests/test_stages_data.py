@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.history import named, reports
 from ray_jobs.data.split import SplitTable
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import ContractError
@@ -44,12 +45,18 @@ def test_too_bad_a_log_is_refused_every_time_until_the_recipe_allows_it(tmp_path
             prepared(tmp_path, max_bad_fraction="0.01")
     found = re.fullmatch(
         r"(\d+) of (\d+) rows are bad \(.*\d+ missing_item.*\), more than the recipe's 1%; they "
-        r"lie in (.*)\. Mend the log, map its columns with --set columns\.NAME=\.\.\., or allow "
-        r"more with --set max_bad_fraction=\.\.\.",
+        r"lie in (.*)\. Mend the log, or these rows alone \(lyceum data replay (\w+)\), map its "
+        r"columns with --set columns\.NAME=\.\.\., or allow more with --set max_bad_fraction=\.\.\."
+        r"\. The report: (.*)",
         str(refused.value),
     )
     assert found
     assert len(read_parquet(found[3])) == int(found[1])
+    page = Path(found[5]).read_text()
+    assert f"{int(found[1]):,}" in page
+    assert "missing_item" in page
+    at = str(tmp_path / "home" / "store")
+    assert reports(at, named(at, found[4]).snapshot) == [found[5]]
     table, _ = prepared(tmp_path, max_bad_fraction="0.2")
     assert (sum(table.quarantined.values()), table.read) == (int(found[1]), int(found[2]))
 

@@ -98,11 +98,11 @@ def test_each_bad_row_goes_under_its_reason_and_no_good_one_does(tmp_path: Path)
 
 
 def test_what_nothing_is_learnt_from_is_left_out_and_said(tmp_path: Path) -> None:
-    extra = {"id": range(1, N + 1), "school": ["A"] * N, "name": [f"Ada {i}" for i in range(N)]}
+    extra = {"id": range(1, N + 1), "school": ["A"] * N, "note": [f"Ada {i}" for i in range(N)]}
     found = cleaned(table(tmp_path, **extra))
     assert features(found.table) == ["hours"]
     told = " ".join(found.notes)
-    for words in ("row number: id", "constant: school", "names or free text: name"):
+    for words in ("row number: id", "constant: school", "names or free text: note"):
         assert words in told
     assert "label is predicted from 1 columns (one of two outcomes)" in told
 

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ray_jobs.data.blocks import UNREADABLE, UNREADABLE_BYTES, Block
+from ray_jobs.data.names import shown
 from ray_jobs.data.raw import Raw, malformed, own, placed, tidy
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
@@ -65,7 +66,9 @@ def _layout(source: Source, header: str) -> Layout:
     separator = max(SEPARATORS, key=header.count)
     names = tuple(own(n) for n in next(csv.reader([header], delimiter=separator)))
     if len(set(names)) < len(names):
-        raise ContractError(f"{source.url}, line 1: a column stands twice in {list(names)}")
+        raise ContractError(
+            f"{source.url}, line 1: a column stands twice among {shown(names)}; give each its name"
+        )
     return Layout(source, header, separator, names)
 
 

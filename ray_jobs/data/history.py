@@ -11,6 +11,7 @@ from ray_jobs.data.clean import COUNTS, CleanTable
 from ray_jobs.data.snapshot import FOLDER, Snapshot, Taken
 from ray_jobs.errors import UsageError
 
+REPORT, PAGE = "report", "report.html"  # of a table that was refused: folder, page
 DESCRIBE = "describe"  # the stage that tells of a snapshot, and the tables made of it
 SHORTEST = 4  # characters that may stand for a snapshot's name
 
@@ -101,9 +102,11 @@ def tables(store_uri: str, snapshot: Snapshot) -> list[CleanTable]:
 
 
 def reports(store_uri: str, snapshot: Snapshot) -> list[str]:
-    """The pages that describe what runs made of a snapshot."""
+    """The pages that describe what runs made of a snapshot, or why they made nothing."""
     told = (one["result"] for one in manifest.kept(store_uri, DESCRIBE))
-    return [one["page"] for one in told if one.get("snapshot") == snapshot.name]
+    pages = [one["page"] for one in told if one.get("snapshot") == snapshot.name]
+    refused = [table.uri for table in tables(store_uri, snapshot) if table.refused]
+    return [*pages, *(store.join(uri, REPORT, PAGE) for uri in refused)]
 
 
 def _written(uri: str) -> datetime:

@@ -15,6 +15,7 @@ from typing import Any
 from ray_jobs import manifest, store
 from ray_jobs.data import mending, pieces
 from ray_jobs.data.forgotten import forgotten
+from ray_jobs.data.names import shown
 from ray_jobs.data.pieces import Piece
 from ray_jobs.data.raw import Raw
 from ray_jobs.data.snapshot import Shelf, Snapshot, described
@@ -123,6 +124,6 @@ def _refuse_other_columns(units: Sequence[Sequence[Source]], found: Sequence[Pie
         if missing := sorted(first ^ piece.columns):
             here = "lacks" if set(missing) <= first else "differs in"
             raise ContractError(
-                f"{unit[0].url} {here} {', '.join(missing[:5])} beside {units[0][0].url}; files of "
+                f"{unit[0].url} {here} {shown(missing)} beside {units[0][0].url}; files of "
                 "one delivery have the same columns: name those that belong together with a glob"
             )

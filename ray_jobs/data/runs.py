@@ -40,7 +40,13 @@ def write(uri: str, rows: pl.DataFrame, constants: Mapping[str, str | None]) -> 
     schema = [*rows.columns, *constants]
     rows = rows.sort("bucket", maintain_order=True)
     buffer = io.BytesIO()
-    rows.write_ipc(buffer, compression="lz4", record_batch_size=BATCH_ROWS)
+    # Polars' own form of texts would take along what a column was made of: rows that are not in it.
+    rows.write_ipc(
+        buffer,
+        compression="lz4",
+        record_batch_size=BATCH_ROWS,
+        compat_level=pl.CompatLevel.oldest(),
+    )
     store.write_bytes(uri, buffer.getvalue())
     firsts = rows["bucket"].gather_every(BATCH_ROWS).fill_null(0).to_list()
     return Run(uri, firsts, dict(constants), schema)

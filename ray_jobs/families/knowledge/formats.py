@@ -15,6 +15,7 @@ import polars as pl
 
 from ray_jobs.data import raw, readers
 from ray_jobs.data.blocks import UNREADABLE, UNREADABLE_BYTES, blocks
+from ray_jobs.data.names import shown
 from ray_jobs.data.raw import PLACES, Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
@@ -66,7 +67,7 @@ def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str,
         asked = getattr(columns, name)
         if asked and asked not in have:
             raise ContractError(
-                f"{source.url}: no column {asked!r} (columns.{name}); there are {', '.join(have)}. "
+                f"{source.url}: no column {asked!r} (columns.{name}); there are {shown(have)}. "
                 f"Name one with --set columns.{name}=NAME"
             )
         match = asked or next((lower[u] for u in usual if u in lower), None)
@@ -77,7 +78,7 @@ def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str,
         lacking.append("item")
     if lacking:
         raise ContractError(
-            f"{source.url}: no column for {', '.join(lacking)} among {', '.join(have)}; "
+            f"{source.url}: no column for {', '.join(lacking)} among {shown(have)}; "
             f"name it with --set columns.{lacking[0]}=NAME (usual: {', '.join(NAMES[lacking[0]])})"
         )
     return found

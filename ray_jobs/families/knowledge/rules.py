@@ -6,7 +6,8 @@ answer under several skills become one. Every bad row keeps its reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import polars as pl
 
@@ -14,7 +15,9 @@ from ray_jobs.data.clean import Cleaned
 from ray_jobs.data.moments import LATEST, seconds
 from ray_jobs.families.knowledge.table import CLEAN, LONGEST_NAME, MOST_SKILLS, Columns
 
-TRUTHS = {"true": 1.0, "correct": 1.0, "false": 0.0, "incorrect": 0.0, "wrong": 0.0}
+RIGHT = ("true", "t", "yes", "y", "correct", "right", "pass", "passed")
+WRONG = ("false", "f", "no", "n", "incorrect", "wrong", "fail", "failed")
+TRUTHS = dict.fromkeys(RIGHT, 1.0) | dict.fromkeys(WRONG, 0.0)
 KEY = ("learner", "item", "time")  # one answer, in a log with times
 
 
@@ -56,7 +59,9 @@ def _typed(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     sets = _skill_sets(rows["skills"], columns.skill_separator)
     rows = rows.join(sets, on="skills", how="left", nulls_equal=True, maintain_order="left")
     return rows.with_columns(
-        pl.col("correct").map_batches(_credits, return_dtype=pl.Float32).alias("credit"),
+        pl.col("correct")
+        .map_batches(partial(_credits, meant=columns.meant), return_dtype=pl.Float32)
+        .alias("credit"),
         seconds(pl.col("time"), columns.zone).alias("seconds"),
     )
 
@@ -72,13 +77,18 @@ def _slim(typed: pl.DataFrame) -> pl.DataFrame:
     return slim.filter(~pl.col("broken")).drop("broken")
 
 
-def _credits(texts: pl.Series) -> pl.Series:
-    """Outcomes as numbers; what is none is null."""
+def _credits(texts: pl.Series, meant: Mapping[str, float]) -> pl.Series:
+    """Outcomes as numbers; what is none is null. What a word is `meant` to be, it is."""
+    if meant:
+        texts = texts.replace({word: str(credit) for word, credit in meant.items()})
     numbers = texts.cast(pl.Float32, strict=False)
     if numbers.null_count() == texts.null_count():
         return numbers
     words = texts.str.to_lowercase()
-    return numbers.fill_null(words.replace_strict(TRUTHS, default=None, return_dtype=pl.Float32))
+    numbers = numbers.fill_null(words.replace_strict(TRUTHS, default=None, return_dtype=pl.Float32))
+    comma = texts.str.replace(",", ".", literal=True).cast(pl.Float32, strict=False)
+    percent = texts.str.strip_suffix("%").cast(pl.Float32, strict=False) / 100
+    return numbers.fill_null(comma).fill_null(percent)
 
 
 def _skill_sets(skills: pl.Series, separator: str) -> pl.DataFrame:

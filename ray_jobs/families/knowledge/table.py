@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from ray_jobs.data.zones import check_zone
+from ray_jobs.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,29 @@ class Columns:
     skills: str = ""  # what it practises
     correct: str = ""  # 0 to 1, or true and false
     time: str = ""  # unix seconds or ISO 8601
+    values: str = ""  # what correct may say: richtig=1,halb=0.5
     skill_separator: str = ";"  # between several skills of one answer
     zone: str = "UTC"  # of times that name none
 
     def __post_init__(self) -> None:
-        """Raises UsageError where there is no such time zone."""
+        """Raises UsageError where there is no such time zone, or a value is no share."""
         check_zone(self.zone)
+        _ = self.meant
+
+    @property
+    def meant(self) -> dict[str, float]:
+        """What words of `correct` are meant to be, between 0 and 1."""
+        pairs = [pair.rpartition("=") for pair in self.values.split(",") if pair.strip()]
+        try:
+            meant = {word.strip(): float(number) for word, _, number in pairs}
+        except ValueError:
+            meant = {"": 0.0}
+        if not all(word and 0 <= credit <= 1 for word, credit in meant.items()):
+            raise UsageError(
+                f"columns.values={self.values!r}: expected words with what they are worth "
+                "between 0 and 1, such as richtig=1,falsch=0"
+            )
+        return meant
 
 
 LONGEST_NAME = 512  # characters of an item or a skill, here and in requests

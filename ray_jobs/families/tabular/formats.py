@@ -12,6 +12,7 @@ import polars as pl
 
 from ray_jobs.data import readers
 from ray_jobs.data.delimited import ROW
+from ray_jobs.data.names import finds_people, shown
 from ray_jobs.data.raw import PLACES, Raw
 from ray_jobs.data.sources import Source, each_alone
 from ray_jobs.errors import ContractError
@@ -47,7 +48,7 @@ def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
     rows = raw.rows.with_columns(
         pl.when(text.str.to_lowercase().is_in(MISSING)).then(None).otherwise(text).name.keep()
     )
-    people = _people(own, columns)
+    people = _people(rows.select(own), columns)
     note = f"{where}: left out, since they name people: {', '.join(people)}; see columns.allow"
     kept = [name for name in own if name not in people]
     notes = (*raw.notes, note) if people else raw.notes
@@ -58,10 +59,11 @@ def _group(own: Sequence[str], columns: Columns) -> str:
     return columns.group or next((n for n in own if n.lower() in GROUPS), "")
 
 
-def _people(own: Sequence[str], columns: Columns) -> list[str]:
-    """Columns that are called like ids of people, and are not the one that becomes a pseudonym."""
-    meant = {_group(own, columns), columns.label, *columns.allowed, *columns.ignored}
-    return [name for name in own if name.lower() in GROUPS and name not in meant]
+def _people(rows: pl.DataFrame, columns: Columns) -> list[str]:
+    """Columns that name people, and are not the one that becomes a pseudonym."""
+    meant = {_group(rows.columns, columns), columns.label, *columns.allowed, *columns.ignored}
+    others = [rows[name] for name in rows.columns if name not in meant]
+    return [one.name for one in others if one.name.lower() in GROUPS or finds_people(one)]
 
 
 def _with_roles(rows: pl.DataFrame, own: list[str], columns: Columns) -> pl.DataFrame:
@@ -82,6 +84,6 @@ def _must_exist(where: str, setting: str, asked: Sequence[str], own: Sequence[st
     lacking = [name for name in asked if name and name not in own]
     if lacking:
         raise ContractError(
-            f"{where}: no column {lacking[0]!r} (columns.{setting}); there are {', '.join(own)}. "
+            f"{where}: no column {lacking[0]!r} (columns.{setting}); there are {shown(own)}. "
             f"Name one with --set columns.{setting}=NAME"
         )

@@ -6,6 +6,8 @@ import polars as pl
 
 from ray_jobs.data.clean import Cleaned
 from ray_jobs.data.moments import LATEST, seconds
+from ray_jobs.data.names import shown
+from ray_jobs.data.numbers import with_points
 from ray_jobs.errors import ContractError
 from ray_jobs.families.tabular.kinds import kind_of, label_kind
 from ray_jobs.families.tabular.leaks import refuse_leaks
@@ -23,6 +25,8 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     Raises ContractError where the label is none, or a column tells it.
     """
     label = _label(rows, columns)
+    own = [PREFIX + name for name in features(rows)]
+    rows = rows.with_columns(pl.col(own).map_batches(with_points, return_dtype=pl.String))
     kind = label_kind(rows[PREFIX + label], columns.kind, label)
     kinds = {n: kind_of(rows[PREFIX + n]) for n in features(rows) if n != label}
     numbers = [n for n, k in kinds.items() if k == "number"]
@@ -44,7 +48,7 @@ def _label(rows: pl.DataFrame, columns: Columns) -> str:
     if not found:
         raise ContractError(
             f"no column is called {', '.join(LABELS)}; say which one is to be predicted with "
-            f"--set columns.label=NAME, one of {', '.join(there)}"
+            f"--set columns.label=NAME, one of {shown(there)}"
         )
     if found not in there:
         raise ContractError(
