@@ -96,11 +96,12 @@ def _taken(
     store_uri: str,
 ) -> tuple[Piece, bool]:
     """The piece of a unit of files, and whether it was there."""
+    before = [source.stamp() for source in unit]
     digests = [source.digest() for source in unit]
 
     def work(uri: str) -> dict[str, Any]:
         piece = write(uri)
-        _refuse_changed(unit, digests)
+        _refuse_changed(unit, before)
         return piece.as_dict()
 
     files = [[s.name, s.kind, s.split, d] for s, d in zip(unit, digests, strict=True)]
@@ -108,10 +109,10 @@ def _taken(
     return Piece.loads(piece), there
 
 
-def _refuse_changed(unit: Sequence[Source], digests: Sequence[str]) -> None:
+def _refuse_changed(unit: Sequence[Source], before: Sequence[str]) -> None:
     """What was read must be kept under what it was."""
-    for source, digest in zip(unit, digests, strict=True):
-        if source.digest() != digest:
+    for source, stamp in zip(unit, before, strict=True):
+        if source.stamp() != stamp:
             raise ContractError(
                 f"{source.url} was written to while it was read; run again when it is whole"
             )

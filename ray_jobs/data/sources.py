@@ -114,6 +114,15 @@ class Source:
         except OSError as error:
             raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
 
+    def stamp(self) -> str:
+        """What its storage says of it, size and times; another when it was written to."""
+        fs, path = remote.file_system(self.url)
+        try:
+            with remote.told(self.url):
+                return str(fs.ukey(path))
+        except OSError as error:
+            raise ContractError(f"{self.url} cannot be read: {error}; deliver it again") from error
+
 
 def find(data: str, encoding: str = "") -> list[Source]:
     """The data files that a path, glob or URL names, by name; in folders, `.json` is no data.

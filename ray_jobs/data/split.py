@@ -86,7 +86,9 @@ def _divided(number: int, uri: str, division: Division, *, group: str, into: str
     table = read_parquet(uri)
     table = table.with_columns(division.assigned(table).alias("split"))
     kept = division.held(table)
-    of = {name: kept.filter(pl.col("split") == name) for name in NAMES}
+    of = dict.fromkeys(NAMES, kept.clear()) | {
+        str(name): part for (name,), part in kept.partition_by("split", as_dict=True).items()
+    }
     return Part(
         written=[write_part(store.join(into, name), number, of[name]) for name in NAMES],
         rows={name: len(part) for name, part in of.items()},

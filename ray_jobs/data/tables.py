@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import polars as pl
 
@@ -21,13 +21,13 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 AT_ONCE = 2  # parts in memory
 SUFFIX = ".parquet"
-COMPRESSION = 1  # of zstd: a tenth larger than by its default, a fifth faster
+COMPRESSION: Final = "lz4"  # half larger than by zstd, and with no statistics written in half the time
 
 
 def write_parquet(uri: str, frame: pl.DataFrame) -> str:
     """Write a file at once or not at all; returns the digest of what was written."""
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression_level=COMPRESSION)
+    frame.write_parquet(buffer, compression=COMPRESSION, statistics=False)
     store.write_bytes(uri, buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
