@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,8 +17,10 @@ from ray_jobs.data.ingestion import ingest
 from ray_jobs.data.sources import each_alone, find
 from ray_jobs.data.split import SplitTable, split
 from ray_jobs.errors import ContractError
+from ray_jobs.families import family
 from ray_jobs.families.knowledge import formats, rules
 from ray_jobs.families.knowledge.table import Columns
+from ray_jobs.families.tabular import table as tabular
 from ray_jobs.privacy import Key
 from ray_jobs.recipe import Split
 
@@ -106,3 +109,42 @@ def test_a_folder_of_five_folds_is_refused_with_the_one_to_name(folder: str) -> 
 def test_a_folder_of_more_than_one_log_is_refused(folder: str) -> None:
     with pytest.raises(ContractError, match="with a glob"):
         find(str(DATA / folder))
+
+
+@pytest.mark.parametrize(
+    ("data", "columns", "rows"),
+    [
+        ("uci_student/student-mat.csv", {"label": "G3"}, 395),
+        ("uci_student/student-por.csv", {"label": "G3"}, 649),  # `;`, and grades in quotes
+        ("uci_student", {"label": "G3"}, 395 + 649),  # both dialects at once
+        ("uci_occupancy/datatraining.txt.gz", {"label": "Occupancy"}, 8_143),  # a nameless column
+        ("uci_occupancy", {"label": "Occupancy"}, 8_143 + 2_665 + 9_752),
+        ("oulad", {"label": "passed", "day": 60}, None),
+    ],
+)
+def test_a_public_table_is_read_to_the_row(
+    data: str, columns: dict[str, Any], rows: int | None, tmp_path: Path
+) -> None:
+    how, of = tabular.Columns(**columns), family("tabular")
+    snapshot, _ = ingest(
+        of.units(find(str(DATA / data))),
+        lambda unit: of.read(unit, how),
+        group=of.group,
+        ordered=of.ordered,
+        key=KEY,
+        store_uri=str(tmp_path),
+    )
+    table = clean(
+        snapshot,
+        lambda found, timed: of.clean(found, timed, how),
+        uri=str(tmp_path / "clean"),
+        key=KEY,
+        max_bad_fraction=0.0,
+        whole=of.whole,
+    )
+    assert rows in {None, table.read}
+    assert table.read > 0
+    assert (table.kept, table.quarantined) == (table.read, {})
+    assert not any(
+        name in {"0", "_", ""} for name in tabular.features(pl.read_parquet(table.table))
+    )
