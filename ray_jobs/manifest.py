@@ -65,10 +65,25 @@ def kept(store_uri: str, stage: str) -> list[dict[str, Any]]:
 
     In the order of their keys, which says nothing.
     """
-    folder = store.join(store_uri, "stages", stage)
-    names = [name for name in store.sizes(folder) if name.count("/") == 1]
-    uris = [store.join(folder, name) for name in sorted(names) if name.endswith(f"/{MANIFEST}")]
-    return [store.read_json(uri) for uri in uris]
+    return [made for uri in folders(store_uri, stage) if (made := made_in(uri))]
+
+
+def folders(store_uri: str, stage: str) -> list[str]:
+    """The folder of every result of a stage, half-written ones too, by key."""
+    root = store.join(store_uri, "stages", stage)
+    keys = {name.split("/")[0] for name in store.sizes(root) if "/" in name}
+    return [store.join(root, key) for key in sorted(keys)]
+
+
+def made_in(uri: str) -> dict[str, Any] | None:
+    """What a stage said of its folder: `inputs` and `result`; None where it is half-written."""
+    place = store.join(uri, MANIFEST)
+    return dict(store.read_json(place)) if store.exists(place) else None
+
+
+def stages(store_uri: str) -> list[str]:
+    """The stages of which a store holds anything."""
+    return sorted({name.split("/")[0] for name in store.sizes(store.join(store_uri, "stages"))})
 
 
 def check(store_uri: str) -> None:

@@ -91,8 +91,8 @@ def _apart_from_place(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: fact for name, fact in facts.items() if name != "uri"}
 
 
-def refused(run: Run, snapshot: Snapshot, table: CleanTable, why: str) -> Sheet:
-    """The report of data that was refused: its accounts, and why."""
+def accounts(run: Run, snapshot: Snapshot, table: CleanTable) -> Sheet:
+    """The report of what became of rows, and no more: all there is where they were refused."""
     return Sheet(
         service=run.recipe.service,
         family=run.recipe.family,
@@ -100,9 +100,7 @@ def refused(run: Run, snapshot: Snapshot, table: CleanTable, why: str) -> Sheet:
         ordered=run.family.ordered,
         table=table,
         limit=run.recipe.max_bad_fraction,
-        snapshot=snapshot.name,
         files=[File(piece.files, piece.rows, piece.malformed) for piece in snapshot.pieces],
-        refused=why,
     )
 
 
@@ -171,7 +169,7 @@ def _told(
 ) -> Sheet:
     mine = profile_of(run, table)
     return replace(
-        refused(run, snapshot, table, ""),
+        accounts(run, snapshot, table),
         profile=mine,
         splits=splits,
         proof=_proved(run, splits),

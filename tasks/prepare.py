@@ -76,7 +76,7 @@ def _reported(run: Run, snapshot: Snapshot, uri: str, error: ContractError) -> C
     counts = store.join(uri, COUNTS)
     if not store.exists(counts):
         return error
-    told = describe.refused(run, snapshot, CleanTable(**store.read_json(counts)), str(error))
+    told = describe.accounts(run, snapshot, CleanTable(**store.read_json(counts)))
     report = describe.write(told, uri=store.join(uri, REPORT))
     return ContractError(f"{error}. The report: {report.page}")
 

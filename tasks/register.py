@@ -114,12 +114,12 @@ def flag(client: MlflowClient, digests: Iterable[str], receipt: str) -> list[str
     Raises MlflowException where the registry does not answer.
     """
     flagged = []
+    experiments = [e.experiment_id for e in client.search_experiments(max_results=MOST)]
     for digest in sorted(digests):
         of = f"tags.data_digest = '{digest}'"
         for version in client.search_model_versions(of, max_results=MOST):
             client.set_model_version_tag(version.name, str(version.version), ERASED, receipt)
             flagged.append(f"{version.name} version {version.version}")
-        experiments = [e.experiment_id for e in client.search_experiments(max_results=MOST)]
         for run in client.search_runs(experiments, of, max_results=MOST):
             client.set_tag(run.info.run_id, ERASED, receipt)
     return flagged

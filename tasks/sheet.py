@@ -53,13 +53,21 @@ class Sheet:
     ordered: bool  # the order of rows without times is their time
     table: CleanTable
     limit: float  # fraction of bad rows that the recipe allows
-    snapshot: str = ""
     files: Sequence[File] = ()
-    refused: str = ""  # why
     profile: Profile | None = None
     splits: SplitTable | None = None
     proof: Proof | None = None
     comparisons: Sequence[Comparison] = ()
+
+    @property
+    def snapshot(self) -> str:
+        """What it is called; empty where nobody said."""
+        return self.table.snapshot
+
+    @property
+    def refused(self) -> str:
+        """Why there is no more than accounts, if so."""
+        return self.table.refused
 
     @property
     def bad(self) -> int:

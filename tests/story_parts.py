@@ -20,7 +20,7 @@ from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
 from tasks import publish, record, register
-from tasks.describe import Described, refused, write
+from tasks.describe import Described, accounts, write
 from tasks.evaluate import Report
 from tasks.gate import Check, Verdict
 from tasks.record import Registry
@@ -65,7 +65,7 @@ class Stages:
 
     def ingest(self, _run: Run) -> tuple[Snapshot, bool]:
         self._begin("ingest")
-        return Snapshot("/store/snapshot", "d" * 64, 10, {}, True), True
+        return Snapshot("/store/snapshot", "d" * 64, 10, {}, True, "learner", True), True
 
     def clean(self, _run: Run, snapshot: Snapshot) -> tuple[CleanTable, bool]:
         self._begin("clean")
@@ -85,8 +85,7 @@ class Stages:
     ) -> tuple[Described, bool]:
         self._begin("describe")
         self.described_beside = champion.version if champion else None
-        told = refused(run, snapshot, table, "only its accounts are told")
-        return write(told, uri=f"{run.store}/described"), False
+        return write(accounts(run, snapshot, table), uri=f"{run.store}/described"), False
 
     def train(
         self,

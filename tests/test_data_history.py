@@ -65,11 +65,12 @@ def test_a_snapshot_that_was_half_written_is_none(
     assert names == [grown[1].name]
 
 
+@pytest.mark.parametrize("lacking", ["pieces", "group"])
 def test_a_snapshot_of_an_earlier_kind_is_named_with_the_way_out(
-    grown: tuple[Snapshot, Snapshot], tmp_path: Path
+    lacking: str, grown: tuple[Snapshot, Snapshot], tmp_path: Path
 ) -> None:
     uri = f"{grown[0].uri}/manifest.json"
-    old = {name: value for name, value in store.read_json(uri).items() if name != "pieces"}
+    old = {name: value for name, value in store.read_json(uri).items() if name != lacking}
     store.write_json(uri, old)
     with pytest.raises(StoreError, match=f"{grown[0].name} was written by an earlier Lyceum"):
         snapshots(str(tmp_path / "store"))

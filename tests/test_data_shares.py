@@ -59,7 +59,9 @@ def test_every_row_of_a_run_is_in_one_share_and_all_of_a_learner_in_the_same(
 
 
 def snapshot_of(*parts: runs.Run) -> Snapshot:
-    return Snapshot("", "", 0, {}, timed=True, pieces=[Taken("", [], 0, 0, list(parts))])
+    return Snapshot(
+        "", "", 0, {}, timed=True, group="", ordered=True, pieces=[Taken("", [], 0, 0, list(parts))]
+    )
 
 
 def test_a_share_of_a_store_elsewhere_is_read_as_one_here() -> None:

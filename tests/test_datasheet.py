@@ -62,9 +62,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Sheet:
         family="knowledge",
         rows="answers",
         ordered=True,
-        table=CleanTable("/store/clean", "d" * 64, 625, 600, BAD, 5, 15, True, "c", [SCRIPT]),
+        table=CleanTable(
+            "/store/clean", "d" * 64, 625, 600, BAD, 5, 15, True, "c", [SCRIPT], "5eed5eed"
+        ),
         limit=0.2,
-        snapshot="5eed5eed",
         files=[File([SCRIPT, "b.csv"], 620, 5)],
         profile=mine,
         splits=SplitTable("/store/split", False, counts, counts, counts, 1.701e9, 7),
@@ -183,7 +184,7 @@ def test_nobody_is_named(whole: Sheet, written: str) -> None:
 def test_a_refused_log_is_reported_by_its_accounts_alone(whole: Sheet) -> None:
     refused = replace(
         whole,
-        refused=f"5 of 625 rows are bad {SCRIPT}",
+        table=replace(whole.table, refused=f"5 of 625 rows are bad {SCRIPT}"),
         limit=0.001,
         profile=None,
         splits=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ray_jobs.errors import StoreError
 from ray_jobs.serving.release import Release
 from tasks import dataplots
 from tasks import describe as describing
-from tasks.describe import CHAMPION, PREVIOUS, Described, describe, refused, write
+from tasks.describe import CHAMPION, PREVIOUS, Described, accounts, describe, write
 from tasks.prepare import clean, ingest, split
 from tasks.run import Run
 from tests.stages_parts import planned, school
@@ -230,7 +230,8 @@ def test_refused_data_has_a_report_of_its_accounts(tmp_path: Path) -> None:
     school(tmp_path, dirt=0.1)
     data = Data.of(tmp_path)
     why = "151 of 1050 rows are bad"
-    described = write(refused(data.run, data.snapshot, data.table, why), uri=str(tmp_path / "told"))
+    table = replace(data.table, refused=why)
+    described = write(accounts(data.run, data.snapshot, table), uri=str(tmp_path / "told"))
     told = store.read_json(described.document)
     assert (told["refused"], told["profile"], told["drift"]) == (why, None, [])
     assert told["accounts"]["quarantined"] == data.table.quarantined

@@ -7,7 +7,10 @@ import sys
 import threading
 from pathlib import Path
 
-from flows.platform.locks import held, lock, taken
+import pytest
+
+from flows.platform.locks import held, lock, nobody_runs, taken
+from ray_jobs.errors import UsageError
 from ray_jobs.settings import Settings
 
 HOLD = """
@@ -57,6 +60,24 @@ def test_the_second_waits_is_told_once_for_whom_and_goes_on(tmp_path: Path) -> N
     assert entered.wait(10)
     thread.join()
     assert len(heard) == 1
+
+
+def test_what_needs_that_nobody_runs_is_refused_while_somebody_does(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with nobody_runs(settings, "erase"):
+        pass
+    running, live = (lock(settings, "algebra", part) for part in ("run", "live"))
+    others = holder(live)
+    first = holder(running)
+    with (
+        pytest.raises(UsageError, match=rf"algebra \(process {first.pid}, .*lyceum erase again"),
+        nobody_runs(settings, "erase"),
+    ):
+        pytest.fail("a run was under way")
+    first.communicate()
+    with nobody_runs(settings, "erase"), running.open() as file:
+        assert not taken(file.fileno()), "and none begins meanwhile"
+    others.communicate()
 
 
 def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ import pytest
 
 from ray_jobs.data.clean import CleanTable, clean
 from ray_jobs.data.ingestion import ingest
-from ray_jobs.data.sources import each_alone, find
-from ray_jobs.data.split import SplitTable, split
+from ray_jobs.data.sources import find
+from ray_jobs.data.split import split
 from ray_jobs.errors import ContractError
 from ray_jobs.families import family
-from ray_jobs.families.knowledge import formats, rules
 from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.families.tabular import table as tabular
 from ray_jobs.privacy import Key
@@ -63,28 +62,31 @@ FORMS = [
 ]  # fmt: skip
 
 
-def prepared(data: str, folder: Path) -> tuple[CleanTable, SplitTable]:
+def prepared(kind: str, data: str, columns: Any, folder: Path) -> CleanTable:
+    """The clean table of a public set, in which no row may be bad."""
+    of = family(kind)
     snapshot, _ = ingest(
-        each_alone(find(str(DATA / data))),
-        lambda unit: formats.read(unit, Columns()),
-        group="learner",
+        of.units(find(str(DATA / data))),
+        lambda unit: of.read(unit, columns),
+        group=of.group,
+        ordered=of.ordered,
         key=KEY,
         store_uri=str(folder),
     )
-    table = clean(
+    return clean(
         snapshot,
-        lambda rows, timed: rules.clean(rows, timed, Columns()),
+        lambda rows, timed: of.clean(rows, timed, columns),
         uri=str(folder / "clean"),
         key=KEY,
         max_bad_fraction=0.0,
+        whole=of.whole,
     )
-    how = {"group": "learner", "salt": "s"}
-    return table, split(table, Split(), **how, uri=str(folder / "split"))
 
 
 @pytest.mark.parametrize("known", FORMS, ids=lambda known: known.data)
 def test_a_public_log_is_read_to_the_row(known: Known, tmp_path: Path) -> None:
-    table, splits = prepared(known.data, tmp_path)
+    table = prepared("knowledge", known.data, Columns(), tmp_path)
+    splits = split(table, Split(), group="learner", salt="s", uri=str(tmp_path / "split"))
     assert table.read == known.rows
     assert (table.quarantined, table.repeats, table.merged) == ({}, 0, known.merged)
     assert table.kept == known.rows - known.merged
@@ -125,23 +127,7 @@ def test_a_folder_of_more_than_one_log_is_refused(folder: str) -> None:
 def test_a_public_table_is_read_to_the_row(
     data: str, columns: dict[str, Any], rows: int | None, tmp_path: Path
 ) -> None:
-    how, of = tabular.Columns(**columns), family("tabular")
-    snapshot, _ = ingest(
-        of.units(find(str(DATA / data))),
-        lambda unit: of.read(unit, how),
-        group=of.group,
-        ordered=of.ordered,
-        key=KEY,
-        store_uri=str(tmp_path),
-    )
-    table = clean(
-        snapshot,
-        lambda found, timed: of.clean(found, timed, how),
-        uri=str(tmp_path / "clean"),
-        key=KEY,
-        max_bad_fraction=0.0,
-        whole=of.whole,
-    )
+    table = prepared("tabular", data, tabular.Columns(**columns), tmp_path)
     assert rows in {None, table.read}
     assert table.read > 0
     assert (table.kept, table.quarantined) == (table.read, {})

@@ -28,7 +28,6 @@ data = typer.Typer(
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A snapshot's name or digest, or how it begins.")]
-ID = "id"  # column by which a bad row is known
 WHEN = "%Y-%m-%d %H:%M:%S"  # UTC
 
 
@@ -124,7 +123,7 @@ def _write_bad_rows(snapshot: Snapshot, at: Settings, path: Path) -> None:
 
     from ray_jobs import store
     from ray_jobs.data.blocks import UNREADABLE
-    from ray_jobs.data.quarantine import bad_rows
+    from ray_jobs.data.quarantine import ID, bad_rows
     from ray_jobs.privacy import load_key
 
     rows = bad_rows(snapshot, at.store_uri, load_key(at.key_file))

@@ -6,7 +6,6 @@ them is found by looking, so that an erasure which was killed is done again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ import polars as pl
 
 from ray_jobs import manifest, store
 from ray_jobs.data import history, repairs, runs
-from ray_jobs.data.clean import COUNTS
+from ray_jobs.data.clean import COUNTS, CleanTable
 from ray_jobs.data.forgotten import FOLDER, Forgotten, Tombstone
 from ray_jobs.data.pieces import Piece, quarantine
 from ray_jobs.data.quarantine import lines
@@ -24,10 +23,8 @@ from ray_jobs.data.rewriting import rewritten
 from ray_jobs.data.snapshot import FOLDER as SNAPSHOTS
 from ray_jobs.data.snapshot import Shelf, Snapshot, described
 from ray_jobs.data.tables import SUFFIX, read_parquet, scan, write_parquet
-from ray_jobs.errors import ContractError
+from ray_jobs.errors import ContractError, StoreError
 from ray_jobs.privacy import Key, buckets
-
-log = logging.getLogger(__name__)
 
 PIECES = ("ingest", "mend", "erase")  # stages whose results are pieces
 
@@ -110,13 +107,10 @@ class Erasure:
 
     def _pieces(self) -> Iterator[tuple[str, str]]:
         """URI and group of each piece that holds rows of the learner, or a line that names them."""
-        for stage, uri in _folders(self._store):
-            kept = _kept(uri) if stage in PIECES else None
-            about = kept["inputs"] if kept else {}
-            if kept and about["key"] == self._key.fingerprint:
-                piece = Piece.loads(kept["result"])
-                if self._holds(piece, about["group"]):
-                    yield piece.uri, about["group"]
+        for made in (made for stage in PIECES for made in manifest.kept(self._store, stage)):
+            about, piece = made["inputs"], Piece.loads(made["result"])
+            if about["key"] == self._key.fingerprint and self._holds(piece, about["group"]):
+                yield piece.uri, about["group"]
 
     def _holds(self, piece: Piece, group: str) -> bool:
         for run in piece.runs:
@@ -138,7 +132,10 @@ class Erasure:
 
     def _without(self, uri: str, shelf: Shelf) -> Piece:
         """A piece as it is without the learner."""
-        piece = Piece.loads(store.read_json(store.join(uri, manifest.MANIFEST))["result"])
+        made = manifest.made_in(uri)
+        if made is None:
+            raise StoreError(f"{uri} is gone, of which a snapshot is made; run its recipe again")
+        piece = Piece.loads(made["result"])
         if uri not in self._held:
             return piece
 
@@ -159,18 +156,27 @@ class Erasure:
 
     def _tables(self) -> list[str]:
         """Folders of stages that hold the learner, are half-written, or come of such."""
-        folders = _folders(self._store)
-        found = [uri for stage, uri in folders if stage not in PIECES and self._in_folder(uri)]
-        found += [uri for stage, uri in folders if stage in PIECES and not _kept(uri)]
-        contents = {made["result"].get("content") for uri in found if (made := _kept(uri))}
-        told = [uri for _, uri in folders if (made := _kept(uri)) and _of(made) & contents]
-        return [*found, *(uri for uri in told if uri not in found)]
+        every = {
+            uri: (stage, manifest.made_in(uri))
+            for stage in manifest.stages(self._store)
+            for uri in manifest.folders(self._store, stage)
+        }
+        found = [
+            uri
+            for uri, (stage, made) in every.items()
+            if (made is None if stage in PIECES else self._in_folder(uri))
+        ]
+        contents = {made["result"].get("content") for u in found if (made := every[u][1])}
+        told = [uri for uri, (_, made) in every.items() if made and _of(made) & contents]
+        return list(dict.fromkeys([*found, *told]))
 
     def _in_folder(self, uri: str) -> bool:
         """Whether a clean table is of a snapshot that went, or any table has a row of theirs."""
         counts = store.join(uri, COUNTS)
-        if store.exists(counts) and store.read_json(counts)["snapshot"] in self.receipt.snapshots:
-            return True
+        if store.exists(counts):
+            table = CleanTable(**store.read_json(counts))
+            if table.snapshot in self.receipt.snapshots:
+                return True
         names = [name for name in store.sizes(uri) if name.endswith(SUFFIX)]
         return any(self._in_table(store.join(uri, name)) for name in names)
 
@@ -199,19 +205,6 @@ class Erasure:
 def _any_text(text: str) -> pl.Expr:
     """Whether a row says so anywhere."""
     return pl.any_horizontal(pl.col(pl.String) == text).fill_null(False)
-
-
-def _folders(store_uri: str) -> list[tuple[str, str]]:
-    """Stage and folder of every result there is or was to be."""
-    root = store.join(store_uri, "stages")
-    names = {tuple(name.split("/")[:2]) for name in store.sizes(root) if name.count("/") > 1}
-    return [(stage, store.join(root, stage, key)) for stage, key in sorted(names)]
-
-
-def _kept(uri: str) -> dict[str, Any] | None:
-    """What a stage said of its folder, where it is whole."""
-    place = store.join(uri, manifest.MANIFEST)
-    return dict(store.read_json(place)) if store.exists(place) else None
 
 
 def _of(made: dict[str, Any]) -> set[str]:

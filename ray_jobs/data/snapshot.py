@@ -58,15 +58,15 @@ class Snapshot:
     read: int  # rows of the delivery, malformed ones included
     malformed: dict[str, int]  # by reason; these rows are in quarantine already
     timed: bool  # whether rows carry times; if not, order of the files is their time
-    group: str = ""  # column of pseudonyms
-    ordered: bool = True  # without times, the order of the files is their time
+    group: str  # column of pseudonyms
+    ordered: bool  # without times, the order of the files is their time
     notes: list[str] = field(default_factory=list)  # what a person should know of the reading
     pieces: list[Taken] = field(default_factory=list)
 
     @classmethod
     def loads(cls, value: Mapping[str, Any]) -> Snapshot:
         """From a record as JSON has it; raises StoreError for one of an earlier Lyceum."""
-        if "pieces" not in value:
+        if not {"pieces", "group"} <= value.keys():
             raise StoreError(
                 f"{value['uri']} was written by an earlier Lyceum; remove that folder and run again"
             )
@@ -175,7 +175,7 @@ def _kept(snapshot: Snapshot) -> Snapshot:
     uri = store.join(snapshot.uri, manifest.MANIFEST)
     if store.exists(uri):
         there = Snapshot.loads(store.read_json(uri))
-        if there.group and all(store.exists(place) for place in there.places):
+        if all(store.exists(place) for place in there.places):
             return there
     store.write_json(uri, asdict(snapshot))
     return snapshot

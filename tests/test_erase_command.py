@@ -1,0 +1,98 @@
+"""`lyceum erase`: what had learnt from a learner is flagged, and the receipt is told in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows import erase
+from flows.platform.locks import held, lock
+from ray_jobs.errors import PlatformError, UsageError
+from ray_jobs.settings import Settings
+from tasks import register
+from tests.registry_parts import connected, registered
+from tests.stages_parts import write_key
+from tests.test_data_clean import KEY, TIMED, csv
+from tests.test_data_erasure import said
+from tests.test_data_replay import School
+
+ANN = "ann@school.example"
+
+
+@pytest.fixture
+def school(tmp_path: Path) -> School:
+    write_key(tmp_path / "key", KEY.secret)
+    return School(tmp_path, csv([*TIMED, (ANN, "i", "s", "1", "5")]) + f"\n{ANN};torn".encode())
+
+
+@pytest.fixture
+def settings(tmp_path: Path, school: School) -> Settings:
+    return Settings(home=tmp_path / "home", store=school.store, key_file=tmp_path / "key")
+
+
+@pytest.fixture
+def client(settings: Settings, school: School) -> MlflowClient:
+    """Two versions of a service, the first of them, and a run, trained on the school."""
+    client = connected(settings)
+    registered(client, settings, "algebra", 2)
+    for version, digest in (("1", school.snapshot.digest), ("2", "other")):
+        client.set_model_version_tag("algebra", version, "data_digest", digest)
+    for digest in (school.snapshot.digest, "other"):
+        client.create_run("0", tags={"data_digest": digest})
+    return client
+
+
+def test_versions_and_runs_that_had_learnt_from_them_say_so_and_no_others(
+    school: School, settings: Settings, client: MlflowClient
+) -> None:
+    receipt = erase.erase(settings, f" {ANN}\n")
+    assert receipt.versions == ["algebra version 1"]
+    tags = [client.get_model_version("algebra", v).tags for v in ("1", "2")]
+    assert [t.get(register.ERASED) for t in tags] == [receipt.learner, None]
+    runs = client.search_runs(["0"])
+    flagged = {run.data.tags["data_digest"]: run.data.tags.get(register.ERASED) for run in runs}
+    assert flagged == {school.snapshot.digest: receipt.learner, "other": None}
+    assert erase.erase(settings, ANN).versions == ["algebra version 1"]
+    assert KEY.pseudonym(ANN) not in said(Path(school.store))
+
+
+def test_the_receipt_is_told_in_words_and_names_nobody(
+    school: School, settings: Settings, client: MlflowClient
+) -> None:
+    del client
+    text = "\n".join(erase.told(erase.erase(settings, ANN)))
+    for words in (
+        f"snapshot {school.snapshot.name}",
+        "removed: 1 readings of files, 1 results made of them, 0 mended rows",
+        "algebra version 1 had learnt from them: run its recipe again",
+    ):
+        assert words in text
+    assert ANN not in text
+    assert KEY.pseudonym(ANN) not in text
+
+
+def test_nothing_is_removed_before_the_registry_was_told(
+    school: School, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise PlatformError("MLflow does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(register, "flag", away)
+        with pytest.raises(PlatformError, match="does not answer"):
+            erase.erase(settings, ANN)
+    assert Path(school.snapshot.uri).exists()
+    erase.erase(settings, ANN)
+    assert not Path(school.snapshot.uri).exists()
+
+
+def test_nobody_and_a_run_under_way_are_refused(settings: Settings) -> None:
+    with pytest.raises(UsageError, match="give the id as the logs have it"):
+        erase.erase(settings, " \n")
+    with (
+        held(lock(settings, "algebra", "run"), "another run of algebra", print),
+        pytest.raises(UsageError, match=r"another run of algebra .* is under way"),
+    ):
+        erase.erase(settings, ANN)
