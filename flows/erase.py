@@ -11,8 +11,9 @@ from ray_jobs.data.erasure import Erasure, Receipt
 from ray_jobs.errors import UsageError
 from ray_jobs.privacy import load_key
 from ray_jobs.settings import Settings
+from tasks import connection
 from tasks import register as registry
-from tasks import tracking
+from tasks.record import Registry
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +28,16 @@ def erase(settings: Settings, learner: str) -> Receipt:
     if not learner:
         raise UsageError("no learner named; give the id as the logs have it")
     manifest.check(settings.store_uri)
-    uri = tracking.tracking_uri(settings)
+    mlflow = Registry.at(settings)
     erasure = Erasure(learner, settings.store_uri, load_key(settings.key_file))
     with (
         held(lock(settings, "data", "erase"), "another erasure", lambda who: log.info("%s", who)),
         nobody_runs(settings, "erase"),
-        tracking.answering(uri),
+        connection.answering(mlflow.uri),
     ):
         erasure.rewrite()
-        client, receipt = tracking.connect(uri), erasure.receipt
-        flagged = registry.flag(client, receipt.digests, receipt.learner)
+        receipt = erasure.receipt
+        flagged = registry.flag(mlflow.client, receipt.digests, receipt.learner)
         receipt.versions = sorted({*receipt.versions, *flagged})
         erasure.remove()
     return receipt

@@ -26,7 +26,7 @@ from ray_jobs.data.split import SplitTable
 from ray_jobs.serving.release import Release
 from ray_jobs.training import room
 from ray_jobs.training.events import Event
-from tasks import provenance, record, tracking
+from tasks import connection, provenance, record, tracking
 from tasks.crossing import Crossing, cross_validate
 from tasks.describe import Described, describe
 from tasks.evaluate import Report, evaluated
@@ -69,7 +69,7 @@ def pipeline(
         room.must_fit_here(resolved.resources, workers_of(run), run.settings.cpus)
     with alone(run, "run"), contextlib.closing(Ray(run)) as ray:
         story = Story(run, ray, publish=publish, truth=truth)
-        with tracking.answering(story.mlflow.uri):
+        with connection.answering(story.mlflow.uri):
             return story.tell()
 
 
@@ -101,7 +101,7 @@ class Story:
         self.ray = ray
         self.publish = publish
         self.truth = truth
-        self.mlflow = Registry.of(run)
+        self.mlflow = Registry.at(run.settings)
         closed_form = hasattr(run.recipe.spec, "fit")
         self.progress = Progress(epochs=1 if closed_form else run.recipe.budget.epochs)
 

@@ -19,8 +19,8 @@ from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
+from tasks import connection
 from tasks import register as registry
-from tasks import tracking
 from tasks.record import RELEASE, Registry
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def status(settings: Settings) -> dict[str, Any]:
 
 def listed(settings: Settings) -> list[dict[str, Any]]:
     """Every registered service with its champion, and the version that answers now."""
-    mlflow = _registry(settings)
+    mlflow = Registry.at(settings)
     found = []
     for model in _models(mlflow):
         champion = registry.find(mlflow.client, model.name, registry.CHAMPION)
@@ -63,11 +63,11 @@ def promote(settings: Settings, service: str, version: int) -> str:
     Raises UsageError when there is none, ServiceError when it cannot be served:
     the champion then stays who it was, and stays live.
     """
-    mlflow = _registry(settings)
+    mlflow = Registry.at(settings)
     _known(mlflow, service)
     with (
         _alone(settings, service, f"promotion of version {version}"),
-        tracking.answering(mlflow.uri),
+        connection.answering(mlflow.uri),
     ):
         return _promoted(settings, mlflow, service, version)
 
@@ -77,7 +77,7 @@ def rollback(settings: Settings, service: str) -> str:
 
     Raises UsageError when there was none before.
     """
-    mlflow = _registry(settings)
+    mlflow = Registry.at(settings)
     _known(mlflow, service)
     with _alone(settings, service, "rollback"):
         before = registry.find(mlflow.client, service, registry.PREVIOUS)
@@ -101,7 +101,7 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
     waiting = [r for r in rows if r["champion"] and r["live"] != str(r["champion"])]
     if not waiting:
         return
-    mlflow = _registry(here)
+    mlflow = Registry.at(here)
     with joined(here) as cluster:
         for row in waiting:
             name, version = row["service"], row["champion"]
@@ -146,11 +146,6 @@ def _live(settings: Settings, cluster: Cluster, release: Release, previous: Rele
         previous=previous,
     )
     return f", live at {url}"
-
-
-def _registry(settings: Settings) -> Registry:
-    uri = tracking.tracking_uri(settings)
-    return Registry(tracking.connect(uri), uri)
 
 
 def _models(mlflow: Registry) -> list[RegisteredModel]:

@@ -17,8 +17,9 @@ from ray_jobs.errors import UsageError
 from ray_jobs.evaluation import plain_intervals
 from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release
+from ray_jobs.settings import Settings
 from ray_jobs.training import events
-from tasks import plots, provenance, tracking
+from tasks import connection, plots, provenance, tracking
 from tasks import register as registry
 from tasks.card import Facts, card
 from tasks.crossing import Crossing
@@ -41,9 +42,10 @@ class Registry:
     uri: str
 
     @classmethod
-    def of(cls, run: Run) -> Registry:
-        uri = tracking.tracking_uri(run.settings)
-        return cls(tracking.connect(uri), uri)
+    def at(cls, settings: Settings) -> Registry:
+        """That of an installation."""
+        uri = connection.tracking_uri(settings)
+        return cls(connection.connect(uri), uri)
 
     def champion(self, service: str) -> Release | None:
         """The release that serves now, by the registry."""

@@ -6,14 +6,10 @@ and may be repeated: a task that restarts finds its run and adds what is missing
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import os
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,10 +21,8 @@ from mlflow.tracking import MlflowClient
 from ray_jobs import store
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import NAMES, SplitTable
-from ray_jobs.errors import PlatformError
 from ray_jobs.evaluation import Evaluation
 from ray_jobs.intervals import Interval
-from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
 from tasks.figures import named_figures, slice_table
 from tasks.provenance import flat
@@ -38,58 +32,10 @@ if TYPE_CHECKING:
 
 LINEAGE = "lineage"
 EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
-SQLITE = "sqlite:///"
 TEXT_LENGTH = 6000  # characters MLflow keeps of a parameter, and of a tag at least
 DIGEST_LENGTH = 16  # characters of a data set's digest on MLflow's pages, which keep 36
 # Without it MLflow's pages are laid out for language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-
-
-def tracking_uri(settings: Settings) -> str:
-    """The tracking server of an installation, or the database in its home."""
-    return settings.mlflow_tracking_uri or f"sqlite:///{settings.home / 'mlflow.db'}"
-
-
-def connect(uri: str) -> MlflowClient:
-    """A client of a tracking server or of a database, which is made where there is none."""
-    if uri.startswith(SQLITE):
-        _make_database(Path(uri.removeprefix(SQLITE)))
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _make_database(path: Path) -> None:
-    """Make MLflow's tables all at once, since it takes dozens of steps to make them itself.
-
-    Two runs that met there would trip over each other, and a killed one leave half of them.
-    """
-    if path.exists():
-        return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # slow; needed once a home
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        made_store = SqlAlchemyStore(f"{SQLITE}{made}", str(path.parent))  # type: ignore[no-untyped-call]
-        made_store.engine.dispose()
-        with contextlib.suppress(FileExistsError):  # another run was first: its tables hold
-            os.link(made, path)
-
-
-@contextlib.contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """Tell a server that went away, or that is broken, apart from a fault of ours.
-
-    Raises PlatformError for what MLflow itself could not do.
-    """
-    try:
-        yield
-    except MlflowException as error:
-        if error.get_http_status_code() < 500:  # type: ignore[no-untyped-call]
-            raise
-        raise PlatformError(
-            f"MLflow at {uri} could not do its part: {error}; see to it, then run the same command "
-            "again: it goes on where it was"
-        ) from error
 
 
 def open_run(

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
-from tasks import tracking
+from tasks import connection
 from tasks.record import RELEASE
 from tasks.register import CHAMPION, HEADLINE, find
 
@@ -22,7 +22,7 @@ def connected(settings: Settings) -> MlflowClient:
     if not database.exists():
         database.parent.mkdir(parents=True, exist_ok=True)
         database.write_bytes(_empty_database())
-    return tracking.connect(tracking.tracking_uri(settings))
+    return connection.connect(connection.tracking_uri(settings))
 
 
 @cache
@@ -30,7 +30,7 @@ def _empty_database() -> bytes:
     """Made once: MLflow takes seconds to lay out its tables."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mlflow.db"
-        tracking.connect(f"sqlite:///{path}").search_experiments()
+        connection.connect(f"sqlite:///{path}").search_experiments()
         return path.read_bytes()
 
 

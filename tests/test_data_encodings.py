@@ -19,7 +19,7 @@ from ray_jobs.data import readers
 from ray_jobs.data.raw import Raw, together
 from ray_jobs.data.sources import find
 from ray_jobs.errors import ContractError, UsageError
-from tests.test_data_clean import TIMED, cleaned, csv, delivered
+from tests.data_parts import TIMED, cleaned, csv, delivered
 
 ROWS = [(f"u{n}", "café", "naïve;œuvre", str(n % 2), str(n)) for n in range(40)]
 LOG = csv(ROWS).decode() + "\n"

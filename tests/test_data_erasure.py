@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +23,7 @@ from ray_jobs.errors import ContractError, StoreError
 from ray_jobs.families.knowledge import formats
 from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.privacy import Key
-from tests.test_data_clean import (
+from tests.data_parts import (
     DIRTY,
     GARBAGE,
     HEADER,
@@ -32,11 +31,14 @@ from tests.test_data_clean import (
     TIMED,
     UNTIMED,
     Row,
+    School,
     csv,
     delivered,
+    good,
+    said,
+    small_runs,
     taken,
 )
-from tests.test_data_replay import School, good, small_runs
 
 SOME = settings(max_examples=25, deadline=None)  # each writes files
 ANN, BOB = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
@@ -53,22 +55,6 @@ def erased(learner: str, school: School) -> Receipt:
     erasure.rewrite()
     erasure.remove()
     return erasure.receipt
-
-
-def said(folder: Path) -> str:
-    """All that is written below a folder, whatever it is packed or sealed in."""
-    return "\n".join(_text(path) for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    if path.suffix not in {".arrow", ".parquet"}:
-        return data.decode("utf-8", "replace")
-    frame = (pl.read_ipc if path.suffix == ".arrow" else pl.read_parquet)(data)
-    sealed = [KEY.unseal(text) for text in frame["sealed"]] if "sealed" in frame.columns else []
-    # What is packed may hold more than is read of it.
-    whole = [data.decode("latin-1"), frame.drop("sealed", strict=False).write_json()]
-    return "\n".join([*whole, *sealed])
 
 
 @SOME

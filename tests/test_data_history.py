@@ -17,7 +17,7 @@ from ray_jobs import manifest, store
 from ray_jobs.data.history import difference, named, snapshots, tables
 from ray_jobs.data.snapshot import Snapshot
 from ray_jobs.errors import ContractError, StoreError, UsageError
-from tests.test_data_clean import TIMED, clean_table, csv, delivered
+from tests.data_parts import TIMED, clean_table, csv, delivered
 
 LATER = [("u9", "i1", "s1", "1", "50"), ("u9", "i2", "s1", "0", "60"), ("torn",)]
 

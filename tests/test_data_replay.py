@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -14,16 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs import store
-from ray_jobs.data import pieces, readers, runs
-from ray_jobs.data.clean import CleanTable
+from ray_jobs.data import runs
 from ray_jobs.data.quarantine import ID, bad_rows, identified
-from ray_jobs.data.repairs import Admitted, admit
-from ray_jobs.data.snapshot import Snapshot
-from ray_jobs.data.sources import find
-from ray_jobs.data.tables import read_parquet
+from ray_jobs.data.repairs import Admitted
 from ray_jobs.errors import ContractError, LyceumError, StoreError
 from ray_jobs.privacy import Key
-from tests.test_data_clean import (
+from tests.data_parts import (
+    BAD,
     DIRTY,
     FIELDS,
     GARBAGE,
@@ -32,55 +28,20 @@ from tests.test_data_clean import (
     TIMED,
     UNTIMED,
     Row,
-    clean_table,
+    School,
     csv,
     delivered,
+    good,
     quarantine,
+    small_runs,
 )
 
 SOME = settings(max_examples=25, deadline=None)  # each writes files
-BAD: tuple[Row, ...] = (("ann", "i", "s", "maybe", "5"), ("bob", "", "s", "1", "6"))
-
-
-class School:
-    """A folder of logs, and what became of them."""
-
-    def __init__(self, folder: Path, text: bytes, name: str = "log.csv"):
-        self.folder = folder
-        self.store = str(folder / "store")
-        self.take({name: text})
-
-    def take(self, files: dict[str, bytes]) -> None:
-        """Deliver files beside those that lie there; nothing: the same again."""
-        self.snapshot: Snapshot = delivered(self.folder, files)
-        name = f"{self.snapshot.name}-{len(list(self.folder.rglob('counts.json')))}"
-        self.table: CleanTable = clean_table(self.snapshot, f"{self.store}/stages/clean/{name}")
-
-    def bad(self) -> pl.DataFrame:
-        return bad_rows(self.snapshot, self.store, KEY)
-
-    def replay(self, rows: pl.DataFrame) -> Admitted:
-        rows.write_csv(self.folder / "mended.csv")
-        (source,) = find(str(self.folder / "mended.csv"))
-        return admit(source, self.snapshot, self.store, KEY)
-
-    @property
-    def rows(self) -> pl.DataFrame:
-        return read_parquet(self.table.table)
 
 
 def mended(bad: pl.DataFrame, **values: str) -> pl.DataFrame:
     """Every bad row with these values."""
     return bad.with_columns(pl.lit(text).alias(name) for name, text in values.items())
-
-
-def good(bad: pl.DataFrame) -> pl.DataFrame:
-    """Bad rows made good, each another answer: who is known stays who they are."""
-    number = pl.int_range(1000, 1000 + pl.len()).cast(pl.String)
-    return bad.with_columns(
-        pl.col("learner").fill_null("zoe"), item="new " + number, correct=pl.lit("1"),
-        time=number, skills=pl.col("skills").fill_null("s9"),
-    )  # fmt: skip
 
 
 def at_the_source(lines: Sequence[str], school: School, repairs: pl.DataFrame) -> list[str]:
@@ -96,12 +57,6 @@ def at_the_source(lines: Sequence[str], school: School, repairs: pl.DataFrame) -
 
 def bare(line: str) -> str:
     return ",".join(field.strip() for field in line.split(","))
-
-
-def small_runs(patch: pytest.MonkeyPatch) -> None:
-    """Have pieces lie in several runs of a few rows."""
-    patch.setattr(pieces, "RUN_ROWS", 3)
-    patch.setattr(readers, "batches", partial(readers.batches, block_bytes=50))
 
 
 @SOME

@@ -27,7 +27,7 @@ from ray_jobs.errors import ContractError, StoreError
 from ray_jobs.families.knowledge import formats
 from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.privacy import Aliases, Key
-from tests.test_data_clean import KEY, TIMED, cleaned, csv, delivered, quarantine, taken
+from tests.data_parts import KEY, TIMED, cleaned, csv, delivered, quarantine, taken
 
 SOME = settings(max_examples=25, deadline=None)  # each writes files
 BUCKETS = st.lists(st.none() | st.integers(0, 5).map(lambda n: n * 2**62 % 2**64), max_size=30)

@@ -12,11 +12,9 @@ from flows.platform.locks import held, lock
 from ray_jobs.errors import PlatformError, UsageError
 from ray_jobs.settings import Settings
 from tasks import register
+from tests.data_parts import KEY, TIMED, School, csv, said
 from tests.registry_parts import connected, registered
 from tests.stages_parts import write_key
-from tests.test_data_clean import KEY, TIMED, csv
-from tests.test_data_erasure import said
-from tests.test_data_replay import School
 
 ANN = "ann@school.example"
 

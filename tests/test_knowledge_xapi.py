@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.families.knowledge.table import Columns
-from tests.test_data_clean import KEY, cleaned, quarantine, short
+from tests.data_parts import KEY, cleaned, quarantine, short
 
 ADL = "http://adlnet.gov/expapi/verbs/"
 MISSING = object()

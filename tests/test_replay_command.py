@@ -21,9 +21,8 @@ from ray_jobs.errors import UsageError
 from ray_jobs.families.tabular import formats as tabular_formats
 from ray_jobs.families.tabular import rules as tabular_rules
 from ray_jobs.families.tabular import table as tabular
+from tests.data_parts import BAD, KEY, TIMED, School, csv, good
 from tests.stages_parts import write_key
-from tests.test_data_clean import KEY, TIMED, csv
-from tests.test_data_replay import BAD, School, good
 
 
 def test_a_table_of_any_columns_is_mended_by_its_own(tmp_path: Path) -> None:

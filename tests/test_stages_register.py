@@ -52,7 +52,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 
 @pytest.fixture(scope="module")
 def registry(told: Told) -> Registry:
-    return Registry.of(told.run)
+    return Registry.at(told.run.settings)
 
 
 def registered(told: Told, at: Registry, verdict: Verdict = PASSED) -> Release:

@@ -33,7 +33,7 @@ from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.predictor import predict
 from ray_jobs.recipe import Recipe, as_dict
 from ray_jobs.training.events import Event
-from tasks import plots, provenance, register, tracking
+from tasks import connection, plots, provenance, register, tracking
 from tasks.card import Facts, card
 from tests.judging import judged
 
@@ -58,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(home: Path) -> MlflowClient:
-    return tracking.connect(f"sqlite:///{home}/mlflow.db")
+    return connection.connect(f"sqlite:///{home}/mlflow.db")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from ray_jobs.data.split import SplitTable
 from ray_jobs.intervals import Interval
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
-from tasks import tracking
+from tasks import connection, tracking
 from tests.judging import judged
 
 # MLflow's own, not ours to mend.
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
     home = tmp_path_factory.mktemp("base") / "not there yet"
-    return tracking.connect(tracking.tracking_uri(Settings(home=home)))
+    return connection.connect(connection.tracking_uri(Settings(home=home)))
 
 
 def opened(client: Any, lineage: str, **changes: Any) -> str:
@@ -76,8 +76,8 @@ def test_two_runs_that_make_the_database_at_once_share_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with meanwhile(monkeypatch, lambda: tracking.connect(uri).create_experiment("first")):
-        late = tracking.connect(uri)
+    with meanwhile(monkeypatch, lambda: connection.connect(uri).create_experiment("first")):
+        late = connection.connect(uri)
     assert late.get_experiment_by_name("first") is not None
     assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
 
@@ -90,9 +90,9 @@ def test_a_database_that_could_not_be_finished_is_not_there(
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with pytest.raises(KeyboardInterrupt), meanwhile(monkeypatch, stop):
-        tracking.connect(uri)
+        connection.connect(uri)
     assert not list(tmp_path.iterdir())
-    assert tracking.connect(uri).search_experiments()
+    assert connection.connect(uri).search_experiments()
 
 
 def test_two_flows_of_one_lineage_settle_on_the_older_run(client: MlflowClient) -> None:
@@ -218,6 +218,6 @@ def test_a_run_has_a_page_where_a_server_shows_it() -> None:
 
 def test_a_named_server_is_told_and_otherwise_the_database_of_the_home(tmp_path: Path) -> None:
     here = Settings(home=tmp_path)
-    assert tracking.tracking_uri(here) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert connection.tracking_uri(here) == f"sqlite:///{tmp_path}/mlflow.db"
     there = Settings(home=tmp_path, mlflow_tracking_uri="http://there:5000")
-    assert tracking.tracking_uri(there) == "http://there:5000"
+    assert connection.tracking_uri(there) == "http://there:5000"

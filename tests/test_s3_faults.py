@@ -1,0 +1,127 @@
+"""What is said where object storage cannot be had: what, where, and the way out."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs import manifest, remote, store
+from ray_jobs.data import history
+from ray_jobs.data.sources import Source, find
+from ray_jobs.errors import RemoteError, UsageError
+from tests.remote_parts import answering
+from tests.s3_parts import Server, free_ports, known
+from tests.test_manifest import INPUTS, Stage
+
+OPERATIONS: dict[str, Callable[[str], Any]] = {
+    "find": find,
+    "find in a bucket": lambda uri: find(uri.rsplit("/", 1)[0]),
+    "find by a glob": lambda uri: find(f"{uri}/*.csv"),
+    "digest": lambda uri: Source(uri, ".csv", None).digest(),
+    "read": lambda uri: Source(uri, ".csv", None).read(),
+    "seekable": lambda uri: Source(uri, ".csv", None).seekable().__enter__(),
+    "exists": store.exists,
+    "read_json": store.read_json,
+    "write_json": lambda uri: store.write_json(uri, 1),
+    "sizes": store.sizes,
+    "remove": store.remove,
+    "fetch": lambda uri: store.fetch(uri, Path("unused")),
+    "put_folder": lambda uri: store.put_folder(Path(__file__).parent / "exercise", uri),
+    "history": history.snapshots,
+    "a stage": lambda uri: manifest.once(uri, "clean", INPUTS, Stage()),
+    "a new store": manifest.check,
+}
+WRONG: dict[str, tuple[dict[str, str], str]] = {
+    "bucket": ({}, r"there is no bucket nobodys at {url}; make it, or name another"),
+    "secret": (
+        {"AWS_SECRET_ACCESS_KEY": "wrong"}, r"{url} does not let us in: .*; give AWS_ACCESS_KEY_ID",
+    ),
+    "key": ({"AWS_ACCESS_KEY_ID": "who"}, r"{url} does not let us in: .*; give AWS_ACCESS_KEY_ID"),
+    "nobody": ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "let us in: .*AWS_PROFILE"),
+    "profile": ({"AWS_PROFILE": "nobodys"}, r"\(nobodys\) could not be found; give .*AWS_PROFILE"),
+    "away": ({"AWS_ENDPOINT_URL": "{free}"}, r"{free} does not answer: .*; start it, or name"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_storage_that_cannot_be_had_is_told_the_same_by_whatever_asks(
+    wrong: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(remote.S3_CONFIG, "retries", {"total_max_attempts": 1})
+    variables, said = WRONG[wrong]
+    places = {"url": s3_server.url, "free": f"http://127.0.0.1:{free_ports(1)[0]}"}
+    environment = {name: value.format(**places) for name, value in variables.items()}
+    with known(**s3_server.environment | environment):
+        for name, operation in OPERATIONS.items():
+            with pytest.raises(RemoteError) as caught:
+                operation("s3://nobodys/delivery")
+            assert str(caught.value).startswith("s3://nobodys"), name
+            assert re.search(said.format(**places), str(caught.value)), (name, caught.value)
+
+
+def test_a_server_that_says_nothing_is_given_up_within_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual, fraction = remote.S3_CONFIG["read_timeout"], 0.01
+    monkeypatch.setitem(remote.S3_CONFIG, "read_timeout", usual * fraction)
+    asked: list[socket.socket] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+
+        def listen() -> None:
+            while True:
+                try:
+                    asked.append(listening.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+        with known(AWS_ENDPOINT_URL=url, **keys), pytest.raises(RemoteError, match="not answer"):
+            store.exists("s3://bucket/file")
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in asked:
+        connection.close()
+    assert 1 < len(asked) <= 30 / usual
+
+
+def test_a_server_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(remote.S3_CONFIG, "retries", {"total_max_attempts": 1})
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    with (
+        answering(lambda *_: (500, "text/plain", b"out of disks")) as url,
+        known(AWS_ENDPOINT_URL=url, **keys),
+        pytest.raises(RemoteError, match=rf"{url} could not do it: .*; see to it"),
+    ):
+        store.read_bytes("s3://bucket/file")
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("s3://", "names no bucket; expected s3://BUCKET/PATH"),
+        ("s3://Not a bucket/x", "Invalid bucket name"),
+        ("nonsense://x", "Protocol not known: nonsense"),
+    ],
+)
+def test_a_url_of_no_place_is_refused(uri: str, said: str, s3: Server) -> None:
+    for operation in (find, store.exists, store.read_json, store.sizes, history.snapshots):
+        with pytest.raises((UsageError, RemoteError), match=said):
+            operation(uri)
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with (
+        known(AWS_ENDPOINT_URL="localhost:9000"),
+        pytest.raises(UsageError, match="localhost:9000"),
+    ):
+        store.exists("s3://bucket/x")
