@@ -27,6 +27,10 @@ class Spec(Protocol):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
 
+SCHEDULES = ("cosine", "linear", "constant")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long and how hard to train."""
@@ -37,12 +41,18 @@ class Budget:
     weight_decay: float = 0.01  # of matrices; biases and norms are left alone
     warmup_epochs: float = 0.5  # until the learning rate is at its highest
     clip_norm: float = 1.0  # longest gradient of a step
+    schedule: str = "cosine"  # of the rate after warm-up: cosine, linear, or constant
+    precision: str = "auto"  # of a step: float32, bfloat16, or auto: the latter on a GPU alone
+    compiled: bool = False  # by torch.compile: minutes at first, then faster steps
+    micro_cost: int = 0  # positions that a worker computes at once; 0: its share of the batch
 
     def __post_init__(self) -> None:
         """Raises UsageError for a budget that trains nothing."""
         positive, some = (1e-12, math.inf), (0, math.inf)
         within(self, "budget", epochs=(1, math.inf), batch_cost=(1, math.inf), clip_norm=positive)
         within(self, "budget", learning_rate=positive, weight_decay=some, warmup_epochs=some)
+        within(self, "budget", micro_cost=some)
+        among(self, "budget", schedule=SCHEDULES, precision=PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,14 @@ def within(record: Any, section: str = "spec", /, **bounds: tuple[float, float])
             upper = "" if math.isinf(most) else f" and at most {most:g}"
             key = f"{section}.{name}" if section else name
             raise UsageError(f"{key}={value:g}: expected at least {least:g}{upper}")
+
+
+def among(record: Any, section: str, /, **choices: tuple[str, ...]) -> None:
+    """Raise UsageError for a setting that is none of the words it may be."""
+    for name, known in choices.items():
+        value = getattr(record, name)
+        if value not in known:
+            raise UsageError(f"{section}.{name}={value!r}: expected one of {', '.join(known)}")
 
 
 def as_dict(record: Any) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _crossed(
     rows = read_parquet(table.table)
     count = run.recipe.split.folds
     number = folded(rows, count, salt=run.recipe.service)
-    target = run.family.target(run.family.vocabulary(rows))
+    target = run.family.target(run.family.vocabulary([rows]))
     folds = []
     for fold in range(count):
         splits = _divided(run, rows, number == fold, store.join(uri, f"fold-{fold}"))

@@ -247,7 +247,7 @@ def fitted_baseline(run: Run, splits: SplitTable) -> Artifact:
 
     def work(uri: str) -> dict[str, Any]:
         train, validation = (read_parquet(splits.table(n)) for n in ("train", "validation"))
-        vocabulary = run.family.vocabulary(train)
+        vocabulary = run.family.vocabulary([train])
         torch.manual_seed(0)
         module = spec.fit(train, validation, vocabulary)
         with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:

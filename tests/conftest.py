@@ -9,6 +9,14 @@ import pytest
 from tests.s3_parts import Server, known, serving
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test starts keeps anything where it happens to stand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LYCEUM_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An object store with its data on disk."""

@@ -98,12 +98,12 @@ def small(kind: str, name: str) -> Any:
 def fresh(kind: str, name: str, seed: int = 0) -> nn.Module:
     """A network as training begins with it, or a closed form fitted."""
     world, spec = sampled(kind), small(kind, name)
-    vocabulary = family(kind).vocabulary(world.train)
+    vocabulary = family(kind).vocabulary([world.train])
     torch.manual_seed(seed)
     if hasattr(spec, "fit"):
         module = spec.fit(world.train, world.validation, vocabulary)
     elif hasattr(spec, "prepare"):
-        module = spec.prepare(world.train, vocabulary)
+        module = spec.prepare([world.train], vocabulary)
     else:
         module = spec.build(vocabulary)
     assert isinstance(module, nn.Module)
@@ -114,7 +114,7 @@ def fresh(kind: str, name: str, seed: int = 0) -> nn.Module:
 def taught(kind: str, name: str) -> Artifact:
     """A small model of the sample, trained by the loop where it is not fitted."""
     of, world, module = family(kind), sampled(kind), fresh(kind, name)
-    vocabulary = of.vocabulary(world.train)
+    vocabulary = of.vocabulary([world.train])
     if not hasattr(small(kind, name), "fit"):
         known, held_out = (of.examples(t, vocabulary) for t in (world.train, world.validation))
         state = State.of(module, BUDGET, Team())

@@ -50,7 +50,7 @@ def spec() -> Lstm:
 @pytest.fixture
 def folder(table: pl.DataFrame, spec: Lstm, tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    vocabulary = KNOWLEDGE.vocabulary(table)
+    vocabulary = KNOWLEDGE.vocabulary([table])
     artifact.write(
         tmp_path / "model",
         kind="knowledge",
@@ -65,7 +65,7 @@ def folder(table: pl.DataFrame, spec: Lstm, tmp_path: Path) -> Path:
 def test_an_artifact_comes_back_as_it_was(folder: Path, table: pl.DataFrame, spec: Lstm) -> None:
     model = artifact.read(folder)
     assert (model.family, model.spec, model.about) == (KNOWLEDGE, spec, ABOUT)
-    assert model.vocabulary == KNOWLEDGE.vocabulary(table)
+    assert model.vocabulary == KNOWLEDGE.vocabulary([table])
     assert not model.module.training
     torch.manual_seed(0)
     made = spec.build(model.vocabulary).eval()
@@ -111,7 +111,7 @@ def test_weights_that_share_their_memory_are_written_apart(
         tmp_path,
         kind="knowledge",
         spec=Lstm(),
-        vocabulary=KNOWLEDGE.vocabulary(table),
+        vocabulary=KNOWLEDGE.vocabulary([table]),
         module=tied,
         about={},
     )
@@ -189,7 +189,7 @@ def test_an_artifact_of_another_version_is_refused(
 def test_an_artifact_holds_tensors_and_json_and_no_pickle(
     name: str, table: pl.DataFrame, tmp_path: Path
 ) -> None:
-    vocabulary = KNOWLEDGE.vocabulary(table)
+    vocabulary = KNOWLEDGE.vocabulary([table])
     spec = SPECS[name]()
     module = spec.build(vocabulary)
     artifact.write(

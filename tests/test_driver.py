@@ -31,6 +31,7 @@ from ray_jobs.recipe import Budget, Resources
 from ray_jobs.training import checkpoint, driver, events, workers
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
+from ray_jobs.training.splits import Splits, tables
 from tests.test_train_ray import answers, job
 
 METRICS = KINDS["binary"].metrics
@@ -176,7 +177,7 @@ def test_a_closed_form_is_fitted_to_the_train_split_and_knows_no_other_item(
     driver.train(closed)
     model = artifact.read(Path(closed.artifact))
     train, validation = (pl.read_parquet(splits / f"{n}.parquet") for n in ("train", "validation"))
-    assert model.vocabulary == Vocabulary.of(train)
+    assert model.vocabulary == Vocabulary.of([train])
     for name, tensor in Rasch().fit(train, validation, model.vocabulary).state_dict().items():
         assert torch.equal(tensor, model.module.state_dict()[name])
 
@@ -259,9 +260,10 @@ def test_what_would_fail_again_is_not_tried_again(network: TrainJob) -> None:
 
 def test_only_the_first_worker_writes(cluster: Ray, network: TrainJob) -> None:
     cluster.rank = 1
+    Splits.seen(network, tables(network.train)).note_vocabulary()
     assert workers.train_network({"job": network.save()}) == {"digest": ""}
     assert cluster.reports == BUDGET.epochs
-    assert [p.name for p in Path(network.output).iterdir()] == ["job.json"]
+    assert {p.name for p in Path(network.output).iterdir()} == {"job.json", "vocabulary.json"}
 
 
 def test_a_model_that_is_there_is_not_trained_again(

@@ -80,7 +80,7 @@ def test_recipes_begin_with_smoke_and_leave_no_architecture_out(kind: str) -> No
     assert {type(recipe.spec) for recipe in made.values()} == set(of.specs.values())
     services = Counter(recipe.service for recipe in made.values())
     assert services[made[f"{kind}-demo"].service] == 1, "the demo is a service of its own"
-    vocabulary = of.vocabulary(sampled(kind).train)
+    vocabulary = of.vocabulary([sampled(kind).train])
     example = of.examples(groups(sampled(kind).test, of)[0], vocabulary)
     for name, recipe in made.items():
         assert (recipe.name, recipe.family) == (name, kind)
@@ -120,18 +120,18 @@ def test_in_how_many_shares_a_log_is_cleaned_is_nothing_to_its_table(
 @each_family
 def test_a_vocabulary_comes_back_from_json_and_knows_the_train_split_alone(kind: str) -> None:
     of, world = family(kind), sampled(kind)
-    vocabulary = of.vocabulary(world.train)
+    vocabulary = of.vocabulary([world.train])
     again = of.vocabulary_from_json(orjson.loads(orjson.dumps(vocabulary.as_json())))
-    assert again == vocabulary == of.vocabulary(world.train.clone())
+    assert again == vocabulary == of.vocabulary([world.train.clone()])
     mixed = world.train.with_columns(pl.col(of.label).shuffle(seed=0))
-    assert of.vocabulary(mixed) == vocabulary, "which row has which outcome is not read"
-    assert of.vocabulary(strange(world.train, of)) != vocabulary
+    assert of.vocabulary([mixed]) == vocabulary, "which row has which outcome is not read"
+    assert of.vocabulary([strange(world.train, of)]) != vocabulary
 
 
 @each_family
 def test_an_example_costs_what_it_holds_and_more_rows_cost_more(kind: str) -> None:
     of, world = family(kind), sampled(kind)
-    vocabulary = of.vocabulary(world.train)
+    vocabulary = of.vocabulary([world.train])
     costs = [
         sum(map(of.cost, of.examples(world.test.head(n), vocabulary)))
         for n in range(1, min(40, len(world.test)))
@@ -144,13 +144,13 @@ def test_an_example_costs_what_it_holds_and_more_rows_cost_more(kind: str) -> No
 @each_family
 def test_each_row_lies_in_one_slice_or_says_why_not(kind: str) -> None:
     of, world = family(kind), sampled(kind)
-    parts = of.slices(world.test, of.vocabulary(world.train))
+    parts = of.slices(world.test, of.vocabulary([world.train]))
     assert len(parts) == len(world.test)
     plain = [name for name, dtype in parts.schema.items() if not isinstance(dtype, pl.List)]
     assert plain
     assert parts.select(plain).null_count().sum_horizontal().item() == 0
     mixed = world.test.with_columns(pl.col(of.label).shuffle(seed=0))
-    turned = of.slices(mixed, of.vocabulary(world.train))
+    turned = of.slices(mixed, of.vocabulary([world.train]))
     assert turned.equals(parts), "no outcome decides where its row is counted"
 
 

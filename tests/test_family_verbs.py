@@ -25,7 +25,7 @@ from tests.family_parts import sampled, taught
 
 
 def verbs_of(kind: str) -> Mapping[str, Verb]:
-    return family(kind).api.verbs(family(kind).vocabulary(sampled(kind).train))
+    return family(kind).api.verbs(family(kind).vocabulary([sampled(kind).train]))
 
 
 VERBS = [(kind, verb) for kind in families() for verb in verbs_of(kind)]

@@ -160,7 +160,7 @@ def test_golden_requests_are_of_somebody_new_a_beginner_and_short_to_long_histor
     timed: bool,
 ) -> None:
     table = school({"long": 300, "short": 2, "middle": 30, "other": 31, "last": 299}, timed=timed)
-    found = golden(table, Vocabulary.of(table))
+    found = golden(table, Vocabulary.of([table]))
     assert [len(body["history"]) for body in found] == [0, 3, 1, 30, 199]
     asked_for = [body["candidates"][0]["item"] for body in found]
     assert asked_for == ["long 3", "long 3", "short 1", "other 30", "long 199"]
@@ -177,7 +177,7 @@ def test_golden_requests_are_of_somebody_new_a_beginner_and_short_to_long_histor
 def test_golden_requests_exist_where_one_learner_gave_one_answer() -> None:
     table = school({"only": 1}, timed=True)
     request = {"history": [], "candidates": [{"item": "only 0", "skills": []}]}
-    assert golden(table, Vocabulary.of(table)) == [request] * 5
+    assert golden(table, Vocabulary.of([table])) == [request] * 5
 
 
 def test_an_unknown_time_of_asking_is_right_after_the_last_answer() -> None:

@@ -53,12 +53,12 @@ def school(seed: int = 0, learners: int = 30, length: int = 12) -> pl.DataFrame:
 
 def made(name: str, train: pl.DataFrame) -> Artifact:
     """A model as training begins with it, or fitted."""
-    spec, vocabulary = SPECS[name](**SMALL[name]), KNOWLEDGE.vocabulary(train)
+    spec, vocabulary = SPECS[name](**SMALL[name]), KNOWLEDGE.vocabulary([train])
     torch.manual_seed(0)
     module = (
         spec.fit(train, train, vocabulary)
         if hasattr(spec, "fit")
-        else spec.prepare(train, vocabulary)
+        else spec.prepare([train], vocabulary)
     )
     return Artifact(KNOWLEDGE, spec, vocabulary, module.eval(), {}, digest="")
 

@@ -56,7 +56,7 @@ def toy_table(learners: int = 40, length: int = 30, seed: int = 0) -> pl.DataFra
 
 
 TABLE = toy_table()
-VOCABULARY = Vocabulary.of(TABLE)
+VOCABULARY = Vocabulary.of([TABLE])
 
 
 def made(name: str, **settings: Any) -> nn.Module:
@@ -66,7 +66,7 @@ def made(name: str, **settings: Any) -> nn.Module:
     if hasattr(spec, "fit"):
         module = spec.fit(TABLE, toy_table(10, seed=1), VOCABULARY)
     else:
-        module = spec.prepare(TABLE, VOCABULARY)
+        module = spec.prepare([TABLE], VOCABULARY)
         for part in module.modules():
             for parameter in part.parameters(recurse=False):
                 nn.init.normal_(parameter, std=0.3)
@@ -292,7 +292,7 @@ def taught(name: str) -> nn.Module:
     if hasattr(spec, "fit"):
         return made(name)
     torch.manual_seed(0)
-    module = spec.prepare(TABLE, VOCABULARY)
+    module = spec.prepare([TABLE], VOCABULARY)
     batch = collate(examples(TABLE, VOCABULARY), VOCABULARY)
     optimizer = torch.optim.AdamW(parameter_groups(module, 0.01), lr=0.01)
     for _ in range(40):
@@ -420,8 +420,8 @@ def test_items_that_keep_company_get_similar_vectors() -> None:
         for i in range(30)
         for topic in "ag"
     )
-    vocabulary = Vocabulary.of(table)
-    vectors = nn.functional.normalize(item_vectors(table, vocabulary, 4), dim=1)
+    vocabulary = Vocabulary.of([table])
+    vectors = nn.functional.normalize(item_vectors([table], vocabulary, 4), dim=1)
     alike = vectors @ vectors.T
     first, second = vocabulary.item("a0"), vocabulary.item("g0")
     assert alike[first, vocabulary.item("a3")] > 0.5
@@ -431,12 +431,12 @@ def test_items_that_keep_company_get_similar_vectors() -> None:
 
 def test_item_vectors_read_no_answer() -> None:
     other = TABLE.with_columns(correct=1.0 - pl.col("correct"))
-    assert torch.equal(item_vectors(TABLE, VOCABULARY, 4), item_vectors(other, VOCABULARY, 4))
+    assert torch.equal(item_vectors([TABLE], VOCABULARY, 4), item_vectors([other], VOCABULARY, 4))
 
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_item_vectors_exist_where_nobody_met_two_items(length: int) -> None:
     table = toy_table(1, length).with_columns(item=pl.lit("the only one"))
-    vectors = item_vectors(table, Vocabulary.of(table), 4)
+    vectors = item_vectors([table], Vocabulary.of([table]), 4)
     assert vectors.shape == (3, 4)
     assert not vectors.any()

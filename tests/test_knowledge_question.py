@@ -62,8 +62,8 @@ def company(logs: list[str], names: tuple[str, ...]) -> NDArray[np.float64]:
 @given(st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max_size=6))
 def test_item_vectors_factor_a_plain_count_of_who_is_near_whom(logs: list[str]) -> None:
     table = table_of([LETTERS, *logs])
-    vocabulary = Vocabulary.of(table)
-    vectors = item_vectors(table, vocabulary, len(LETTERS) + 2)
+    vocabulary = Vocabulary.of([table])
+    vectors = item_vectors([table], vocabulary, len(LETTERS) + 2)
     assert not vectors[:2].any()
     values, directions = np.linalg.eigh(company([LETTERS, *logs], vocabulary.items))
     expected = directions * np.abs(values) @ directions.T  # of which the vectors are a root
@@ -76,9 +76,9 @@ def test_item_vectors_factor_a_plain_count_of_who_is_near_whom(logs: list[str]) 
 
 def test_an_item_of_another_table_keeps_no_company() -> None:
     table = table_of(["abcab"])
-    vectors = item_vectors(table, Vocabulary(tuple("xabcy"), ()), 4)
+    vectors = item_vectors([table], Vocabulary(tuple("xabcy"), ()), 4)
     assert (vectors.abs().amax(dim=1) > 1e-6).tolist() == [False] * 3 + [True] * 3 + [False]
-    assert item_vectors(table, Vocabulary(tuple("abc"), ()), 1).shape == (5, 1)
+    assert item_vectors([table], Vocabulary(tuple("abc"), ()), 1).shape == (5, 1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4])

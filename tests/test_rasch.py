@@ -52,7 +52,7 @@ def answers(learners: int, length: int, seed: int, *, spread: float = 0.7) -> pl
 
 
 TRAIN, HELD_OUT = answers(150, 30, 0), answers(40, 30, 1)
-VOCABULARY = Vocabulary.of(TRAIN)
+VOCABULARY = Vocabulary.of([TRAIN])
 
 
 def fitted(train: pl.DataFrame, held_out: pl.DataFrame, **how: Any) -> RaschModule:
@@ -247,7 +247,7 @@ def test_neither_names_nor_the_order_of_learners_move_a_fit(module: RaschModule)
             learner=pl.format("somebody {}", "learner"),
         )
 
-    vocabulary = Vocabulary.of(turned(TRAIN))
+    vocabulary = Vocabulary.of([turned(TRAIN)])
     other = Rasch().fit(turned(TRAIN), turned(HELD_OUT), vocabulary)
     assert isinstance(other, RaschModule)
     for found, again, ids, others in (

@@ -62,7 +62,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
 def fitted(told: Told, spec: Rasch) -> Artifact:
     """A spec fitted by hand to the train split of a run."""
     known, held_out = (read_parquet(told.splits.table(n)) for n in ("train", "validation"))
-    vocabulary = FAMILY.vocabulary(known)
+    vocabulary = FAMILY.vocabulary([known])
     return Artifact(FAMILY, spec, vocabulary, spec.fit(known, held_out, vocabulary), {}, "")
 
 

@@ -52,7 +52,7 @@ def one_thread() -> Iterator[None]:
 
 
 def ours(spec: Any, train: pl.DataFrame, test: pl.DataFrame) -> Array:
-    vocabulary = Vocabulary.of(train)
+    vocabulary = Vocabulary.of([train])
     torch.manual_seed(0)
     module = spec.fit(train, train.head(0), vocabulary)
     return predicted(module, whole(Rows(test, vocabulary), vocabulary))

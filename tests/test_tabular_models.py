@@ -50,7 +50,7 @@ def cases(folder: Path, kind: str, seed: int = 0) -> pl.DataFrame:
 
 
 def fitted(spec: Any, table: pl.DataFrame) -> tuple[Any, Vocabulary, Batch]:
-    vocabulary = Vocabulary.of(table)
+    vocabulary = Vocabulary.of([table])
     module = spec.fit(table, table.head(0), vocabulary)
     return module, vocabulary, whole(Rows(table, vocabulary), vocabulary)
 
@@ -98,13 +98,13 @@ def test_a_forest_is_the_mean_of_its_trees(tmp_path: Path) -> None:
 
 def test_a_stack_trusts_who_is_right_and_its_weights_sum_to_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    vocabulary = Vocabulary.of(cases(tmp_path, "number"))
+    vocabulary = Vocabulary.of([cases(tmp_path, "number")])
     truth = rng.normal(size=500)
     told: list[Array] = [truth + rng.normal(0, 0.1, 500), rng.normal(size=500)]
     weights = weighted(told, truth, vocabulary)
     assert weights.sum() == pytest.approx(1)
     assert weights[0] > 0.9
-    binary = Vocabulary.of(cases(tmp_path, "binary"))
+    binary = Vocabulary.of([cases(tmp_path, "binary")])
     outcome = (rng.random(500) < 0.5).astype(float)
     knows, guesses = np.where(outcome == 1, 0.9, 0.1), np.full(500, 0.5)
     weights = weighted([guesses, knows], outcome, binary)
@@ -113,7 +113,7 @@ def test_a_stack_trusts_who_is_right_and_its_weights_sum_to_one(tmp_path: Path) 
 
 
 def test_with_few_rows_a_stack_stays_near_even_weights(tmp_path: Path) -> None:
-    vocabulary = Vocabulary.of(cases(tmp_path, "number"))
+    vocabulary = Vocabulary.of([cases(tmp_path, "number")])
     rng = np.random.default_rng(0)
     truth = rng.normal(size=400)
     alike: list[Array] = [truth + rng.normal(0, 1, 400) for _ in range(4)]
@@ -123,7 +123,7 @@ def test_with_few_rows_a_stack_stays_near_even_weights(tmp_path: Path) -> None:
 
 def test_folds_are_spans_of_time_where_times_are_known(tmp_path: Path) -> None:
     table = cases(tmp_path, "binary")
-    vocabulary = Vocabulary.of(table)
+    vocabulary = Vocabulary.of([table])
     timed = table.with_columns(time=pl.int_range(pl.len()).shuffle(seed=3).cast(pl.Float64))
     known = Known.of([timed], vocabulary)
     in_time = known.fold[np.argsort(timed["time"].to_numpy())]
@@ -138,7 +138,7 @@ def test_folds_are_spans_of_time_where_times_are_known(tmp_path: Path) -> None:
 def test_a_group_lies_in_one_fold(tmp_path: Path) -> None:
     table = cases(tmp_path, "binary").with_columns(group=(pl.int_range(pl.len()) % 30).cast(str))
     for part in (table, table.with_columns(time=pl.int_range(pl.len()).cast(pl.Float64))):
-        known = Known.of([part], Vocabulary.of(part))
+        known = Known.of([part], Vocabulary.of([part]))
         by_group = pl.DataFrame({"group": part["group"], "fold": known.fold}).group_by("group")
         assert by_group.agg(pl.col("fold").n_unique())["fold"].max() == 1
 
@@ -194,7 +194,7 @@ def test_reasons_point_the_way_that_the_truth_does(tmp_path: Path) -> None:
 
 
 def test_a_request_names_what_it_knows_and_a_misspelt_column_is_refused(tmp_path: Path) -> None:
-    vocabulary = Vocabulary.of(cases(tmp_path, "binary"))
+    vocabulary = Vocabulary.of([cases(tmp_path, "binary")])
     request = api.verbs(vocabulary)["predict"].request
     assert request.model_validate({"features": {"hours": 3, "region": None}})
     with pytest.raises(ValueError, match="houres"):

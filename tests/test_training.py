@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ray_jobs.errors import StoreError, TrainingError
+from ray_jobs.errors import StoreError, TrainingError, UsageError
 from ray_jobs.families import Family
 from ray_jobs.recipe import Budget, Resources
 from ray_jobs.training import checkpoint, events
@@ -31,6 +31,7 @@ from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.optimiser import learning_rate, parameter_groups
 from ray_jobs.training.order import epoch_batches, share, step_seed
+from ray_jobs.training.shards import Shards, pack
 from ray_jobs.training.team import Team
 
 WIDTH = 4  # features of a row of the toy world
@@ -190,7 +191,8 @@ def test_order_follows_from_seed_and_epoch() -> None:
     costs = np.arange(1, 200)
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        return epoch_batches(costs, batch_cost=500, seed=seed, epoch=epoch)
+        batches = epoch_batches(costs, batch_cost=500, seed=seed, epoch=epoch)
+        return [batch.tolist() for batch in batches]
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)
@@ -223,6 +225,21 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert rates[:peak] == sorted(rates[:peak])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("schedule", "half_way", "end"), [("linear", 0.5, 0), ("constant", 1, 1)])
+def test_the_rate_falls_as_its_schedule_says(schedule: str, half_way: float, end: float) -> None:
+    budget = Budget(epochs=4, warmup_epochs=1.0, learning_rate=1.0, schedule=schedule)
+    assert learning_rate(budget, 0.5) == 0.5
+    assert learning_rate(budget, 2.5) == half_way
+    assert learning_rate(budget, 4.0) == end
+
+
+@pytest.mark.parametrize(("name", "value"), [("schedule", "cosin"), ("precision", "float16")])
+def test_a_word_that_is_none_is_refused_with_those_there_are(name: str, value: str) -> None:
+    asked: dict[str, Any] = {name: value}
+    with pytest.raises(UsageError, match=rf"budget\.{name}='{value}': expected one of .*, "):
+        Budget(**asked)
 
 
 def test_a_budget_shorter_than_its_warm_up_still_learns() -> None:
@@ -281,6 +298,80 @@ def test_the_gradient_is_that_of_the_loss_per_scored_row() -> None:
         slope = dict(expected.named_parameters())[name].grad
         known = torch.zeros_like(parameter) if slope is None else slope
         torch.testing.assert_close(parameter.grad, known, atol=1e-6, rtol=1e-4)
+
+
+def counted(of: Lesson) -> int:
+    """How many batches the network is shown in all."""
+    seen: list[int] = []
+
+    def spy(examples: Sequence[Example], words: Any) -> Batch:
+        seen.append(len(examples))
+        return collate(examples, words)
+
+    of = dataclasses.replace(of, family=dataclasses.replace(of.family, collate=spy))
+    run(fresh(of, Team()), of, Team(), ignore)
+    return len(seen)
+
+
+@pytest.mark.parametrize("micro_cost", [1, 30, 10_000])
+def test_a_batch_computed_in_pieces_teaches_what_it_teaches_at_once(micro_cost: int) -> None:
+    whole, pieces = lesson(), lesson(micro_cost=micro_cost)
+    lots = [counted(of) for of in (pieces, whole)]
+    assert (lots[0] > lots[1]) == (micro_cost < 200)
+    learnt = run(fresh(pieces, Team(), 0.0), pieces, Team(), ignore)
+    expected = run(fresh(whole, Team(), 0.0), whole, Team(), ignore)
+    assert largest_gap(learnt.module.state_dict(), expected.module.state_dict()) < 1e-5
+    assert learnt.rows == expected.rows
+
+
+def test_half_precision_computes_in_it_and_keeps_the_weights_whole() -> None:
+    seen: set[torch.dtype] = set()
+    of = lesson(precision="bfloat16")
+
+    def spy(outputs: Tensor, batch: Batch) -> Tensor:
+        seen.add(outputs.dtype)
+        return loss(outputs, batch)
+
+    of = dataclasses.replace(of, family=dataclasses.replace(of.family, loss=spy))
+    state = run(fresh(of, Team(), 0.0), of, Team(), ignore)
+    assert seen == {torch.bfloat16, torch.float32}, "learnt in one, measured in the other"
+    assert {p.dtype for p in state.module.parameters()} == {torch.float32}
+    full = run(fresh(lesson(), Team(), 0.0), lesson(), Team(), ignore)
+    assert 0 < abs(state.best_loss - full.best_loss) < 0.01
+
+
+def test_on_a_cpu_precision_is_full_unless_half_is_asked_for() -> None:
+    auto, full = (trained(lesson(precision=p), Team()) for p in ("auto", "float32"))
+    assert largest_gap(auto, full) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # within torch itself
+def test_a_compiled_network_learns_the_same_under_the_same_names() -> None:
+    of = lesson(60, epochs=2, compiled=True)
+    learnt, plain = trained(of, Team(), 0.0), trained(lesson(60, epochs=2), Team(), 0.0)
+    assert largest_gap(learnt, plain) < 1e-5
+
+
+def test_an_epoch_tells_where_its_time_went() -> None:
+    told: list[dict[str, float]] = []
+    of = lesson(60, epochs=2)
+    run(fresh(of, Team()), of, Team(), lambda _, figures: told.append(figures))
+    names = ("data_seconds", "compute_seconds", "communication_seconds", "validation_seconds")
+    for figures in told:
+        parts = [figures[name] for name in names]
+        assert min(parts) >= 0
+        assert 0.5 * figures["seconds"] < sum(parts) <= figures["seconds"]
+
+
+def test_examples_on_disk_teach_what_those_in_memory_teach(tmp_path: Path) -> None:
+    of = lesson()
+    packed: Any = {}
+    for name in ("train", "validation"):
+        pack(tmp_path / name, [getattr(of, name)], of.family.cost)
+        packed[name] = Shards(tmp_path / name, Example)
+    on_disk = dataclasses.replace(of, **packed)
+    assert largest_gap(trained(on_disk, Team()), trained(of, Team())) == 0
 
 
 def test_gradients_are_clipped_to_their_norm() -> None:

@@ -39,7 +39,7 @@ EXACT = {"width": 16, "dropout": 0.0, "blank": 0.0, "neighbours": 0}  # nothing 
 def lesson(kind: str) -> Lesson:
     """Twenty steps and more of a family's own sample."""
     of, table = family(kind), sampled(kind).train
-    vocabulary = of.vocabulary(table)
+    vocabulary = of.vocabulary([table])
     examples = list(of.examples(table, vocabulary))
     batch_cost = max(sum(map(of.cost, examples)) // 16, *map(of.cost, examples))
     budget = Budget(epochs=2, batch_cost=batch_cost, learning_rate=1e-3)

@@ -73,7 +73,7 @@ class Family:
     specs: Mapping[str, type[Any]]
     baseline: Callable[[], Any]  # the spec every candidate must beat
     recipes: Mapping[str, Callable[[], Recipe]]
-    vocabulary: Callable[[pl.DataFrame], Any]
+    vocabulary: Callable[[Iterable[pl.DataFrame]], Any]  # of the parts of a train split
     vocabulary_from_json: Callable[[dict[str, Any]], Any]
     examples: Callable[[pl.DataFrame, Any], Sequence[Any]]  # in the order of the table
     cost: Callable[[Any], int]  # of an example, in positions
@@ -85,6 +85,8 @@ class Family:
     sample: Callable[[Path, int], str]  # (folder, seed) -> the demo's data
     api: Api
     units: Callable[[Sequence[Source]], list[list[Source]]] = each_alone  # files that go together
+    # what `examples` yields where a network trains on them: a frozen record of arrays and numbers
+    example: type[Any] | None = None
     keys: tuple[str, ...] = ()  # columns over which rows spread, besides the group: items, say
     # (table, vocabulary) -> each feature with the table in which its values have changed rows
     shuffled: Callable[[pl.DataFrame, Any], Iterable[tuple[str, pl.DataFrame]]] | None = None

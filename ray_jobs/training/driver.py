@@ -20,7 +20,7 @@ from ray_jobs.families import family
 from ray_jobs.recipe import spec_from
 from ray_jobs.training import events, room
 from ray_jobs.training.job import TrainJob
-from ray_jobs.training.splits import check_splits
+from ray_jobs.training.splits import Splits, check_splits, tables
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ def train(job: TrainJob) -> str:
     if len(nodes) == 1:
         # Nobody takes our only node away; the watcher would cost a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    if not closed_form:
+        Splits.seen(job, tables(job.train)).note_vocabulary()
     digest = _fit(job) if closed_form else _train_network(job)
     store.remove(job.checkpoints)
     logger.info("trained %s: %s", job.artifact, digest)

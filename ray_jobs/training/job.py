@@ -21,9 +21,9 @@ class TrainJob:
     name: str  # unique per lineage and attempt-independent: a restart resumes it
     family: str
     spec: dict[str, Any]  # as recipe.as_dict gives it
-    train: str  # URI of the clean train split, one Parquet file
+    train: str  # URI of the clean train split, a Parquet file or a folder of them
     validation: str  # the same of the validation split
-    output: str  # folder: artifact/, checkpoints/, events.jsonl
+    output: str  # folder: artifact/, checkpoints/, events.jsonl, vocabulary.json
     seed: int
     workers: int
     budget: Budget
@@ -37,6 +37,11 @@ class TrainJob:
     @property
     def events(self) -> str:
         return store.join(self.output, "events.jsonl")
+
+    @property
+    def vocabulary(self) -> str:
+        """Written before the workers start, and read by each of them."""
+        return store.join(self.output, "vocabulary.json")
 
     @property
     def checkpoints(self) -> str:

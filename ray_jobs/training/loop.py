@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family
-from ray_jobs.predictor import batches
 from ray_jobs.recipe import Budget
+from ray_jobs.training.clock import Clock
+from ray_jobs.training.feed import ahead
 from ray_jobs.training.optimiser import learning_rate, optimiser, set_rate
-from ray_jobs.training.order import epoch_batches, share, step_seed
+from ray_jobs.training.order import epoch_batches, filled, share, step_seed
+from ray_jobs.training.shards import Shards
 from ray_jobs.training.team import Team, gradients, on_device
 
 logger = logging.getLogger(__name__)
@@ -41,6 +45,12 @@ class Lesson:
     validation: Sequence[Any]
     budget: Budget
     seed: int
+
+    def costs(self, examples: Sequence[Any]) -> NDArray[np.int64]:
+        """(N,) positions that each example takes in a batch."""
+        if isinstance(examples, Shards):
+            return examples.costs
+        return np.fromiter(map(self.family.cost, examples), np.int64, len(examples))
 
 
 @dataclass
@@ -79,7 +89,9 @@ def run(
     `on_epoch` gets the state and the figures of each epoch, on every worker.
     Raises TrainingError, on every worker alike, when a loss is not a number.
     """
-    costs = np.fromiter((lesson.family.cost(e) for e in lesson.train), np.int64, len(lesson.train))
+    if lesson.budget.compiled:
+        state.module.compile(dynamic=True)
+    costs = lesson.costs(lesson.train)
     while state.epoch < lesson.budget.epochs:
         started = time.perf_counter()
         figures = _learn(state, lesson, team, costs)
@@ -89,19 +101,23 @@ def run(
         figures["validation_loss"] = validate(state.module, lesson, team)
         _keep_best(state, figures["validation_loss"])
         figures["seconds"] = time.perf_counter() - started
+        figures["validation_seconds"] = figures["seconds"] - spent
         on_epoch(state, figures)
     return state
 
 
 def validate(module: nn.Module, lesson: Lesson, team: Team) -> float:
     """Loss per scored row of the validation split, each worker taking every n-th batch."""
-    examples = lesson.validation
-    todo = list(batches([lesson.family.cost(e) for e in examples], lesson.budget.batch_cost))
+    costs = lesson.costs(lesson.validation)
+    todo = filled(np.argsort(costs, kind="stable"), costs, lesson.budget.batch_cost)
     total = torch.zeros(2, dtype=torch.float64, device=team.device)  # loss, scored rows
     module.eval()
+
+    def collated(indices: NDArray[np.int64]) -> Any:
+        return _collated(lesson, lesson.validation, indices, team)
+
     with torch.inference_mode():
-        for indices in share_of_batches(todo, team):
-            batch = _collated(lesson, examples, indices, team)
+        for batch in ahead(collated, share_of_batches(todo, team)):
             total[0] += lesson.family.loss(module(batch), batch)
             total[1] += lesson.family.weight(batch)
     team.add_up([total])
@@ -111,22 +127,24 @@ def validate(module: nn.Module, lesson: Lesson, team: Team) -> float:
     return float(loss / rows)
 
 
-def share_of_batches(todo: list[list[int]], team: Team) -> list[list[int]]:
+def share_of_batches(todo: list[NDArray[np.int64]], team: Team) -> list[NDArray[np.int64]]:
     """Whole batches for one worker; like lengths go round, so that all have as much to do."""
     return todo[team.rank :: team.world]
 
 
-def _learn(state: State, lesson: Lesson, team: Team, costs: Any) -> dict[str, float]:
-    """One epoch of steps; returns its loss per scored row, its rate and its rows."""
+def _learn(state: State, lesson: Lesson, team: Team, costs: NDArray[np.int64]) -> dict[str, float]:
+    """One epoch of steps; returns its loss per scored row, its rate, its rows and its seconds."""
     budget = lesson.budget
     todo = epoch_batches(costs, batch_cost=budget.batch_cost, seed=lesson.seed, epoch=state.epoch)
     totals = torch.zeros(len(todo), 2, device=team.device)  # of each step: loss, scored rows
     state.module.train()
-    for step, indices in enumerate(todo):
+    clock = Clock(team.device)
+    feed = ahead(lambda indices: _my_part(lesson, team, costs, indices), todo)
+    for step, parts in enumerate(clock.waited_for(feed)):
         rate = learning_rate(budget, state.epoch + (step + 0.5) / len(todo))
         set_rate(state.optimizer, rate)
         torch.manual_seed(step_seed(lesson.seed, epoch=state.epoch, step=step, rank=team.rank))
-        totals[step] = _step(state, lesson, team, indices)
+        totals[step] = _step(state, lesson, team, parts, clock)
         if step % CHECK_STEPS == CHECK_STEPS - 1 or step == len(todo) - 1:
             _must_be_finite(totals[: step + 1], state.epoch)
     # Running statistics, where a network has them, were each worker's own.
@@ -136,29 +154,41 @@ def _learn(state: State, lesson: Lesson, team: Team, costs: Any) -> dict[str, fl
     if rows == 0:
         raise TrainingError("the train split has no scored rows; there is nothing to learn from")
     state.rows += rows
-    return {"train_loss": loss / rows, "learning_rate": rate, "rows": rows}
+    figures = {"train_loss": loss / rows, "learning_rate": rate, "rows": rows}
+    return figures | clock.figures()
 
 
-def _step(state: State, lesson: Lesson, team: Team, indices: list[int]) -> Tensor:
+def _my_part(
+    lesson: Lesson, team: Team, costs: NDArray[np.int64], indices: NDArray[np.int64]
+) -> list[Any]:
+    """What this worker computes of a global batch, in as many batches as it must; may be none."""
+    mine = share(indices, team.rank, team.world)
+    at_once = lesson.budget.micro_cost or sys.maxsize
+    return [_collated(lesson, lesson.train, part, team) for part in filled(mine, costs, at_once)]
+
+
+def _step(state: State, lesson: Lesson, team: Team, parts: list[Any], clock: Clock) -> Tensor:
     """One update from one global batch; returns its summed loss and its scored rows."""
     state.optimizer.zero_grad(set_to_none=True)
-    mine = share(indices, team.rank, team.world)
     total = torch.zeros(2, device=team.device)  # loss, scored rows
-    if mine:
-        batch = _collated(lesson, lesson.train, mine, team)
-        loss = lesson.family.loss(state.module(batch), batch)
+    for batch in parts:
+        with team.autocast(lesson.budget):
+            loss = lesson.family.loss(state.module(batch), batch)
         torch.autograd.backward(loss)
-        total[0], total[1] = loss.detach(), lesson.family.weight(batch)
+        total += torch.stack([loss.detach(), lesson.family.weight(batch)])
     slopes = gradients(state.module)
-    team.add_up([*slopes, total])
+    with clock.exchanging():
+        team.add_up([*slopes, total])
     torch._foreach_div_(slopes, total[1].clamp(min=1.0))
     nn.utils.clip_grad_norm_(state.module.parameters(), lesson.budget.clip_norm, foreach=True)
     state.optimizer.step()
     return total
 
 
-def _collated(lesson: Lesson, examples: Sequence[Any], indices: Sequence[int], team: Team) -> Any:
-    batch = lesson.family.collate([examples[i] for i in indices], lesson.vocabulary)
+def _collated(
+    lesson: Lesson, examples: Sequence[Any], indices: NDArray[np.int64], team: Team
+) -> Any:
+    batch = lesson.family.collate([examples[i] for i in indices.tolist()], lesson.vocabulary)
     return on_device(batch, team.device)
 
 

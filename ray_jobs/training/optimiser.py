@@ -1,4 +1,4 @@
-"""How weights move: fused AdamW, linear warm-up, then a cosine down to nothing.
+"""How weights move: fused AdamW, linear warm-up, then a schedule, usually down to nothing.
 
 A module may offer `parameter_groups(weight_decay) -> list[dict]`, as AdamW takes
 them, where some weights (say, those of items) want a decay of their own.
@@ -40,7 +40,8 @@ def learning_rate(budget: Budget, progress: float) -> float:
         return budget.learning_rate * progress / budget.warmup_epochs
     left = max(budget.epochs - budget.warmup_epochs, 1e-9)
     done = min((progress - budget.warmup_epochs) / left, 1.0)
-    return budget.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    factor = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}
+    return budget.learning_rate * factor[budget.schedule]
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:

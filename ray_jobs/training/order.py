@@ -6,8 +6,6 @@ same steps; each only computes its share of every batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +14,7 @@ LENGTH_NOISE = 0.15  # how far apart in length, relatively, two examples of a ba
 
 def epoch_batches(
     costs: NDArray[np.int64], *, batch_cost: int, seed: int, epoch: int
-) -> list[list[int]]:
+) -> list[NDArray[np.int64]]:
     """Indices of the examples of each global batch of one epoch; every example once.
 
     Examples of like cost come together, since a batch is padded to its dearest;
@@ -25,11 +23,28 @@ def epoch_batches(
     random = np.random.default_rng([_positive(seed), epoch])
     # The offset lets the shortest mix too: 15 % of one answer is no answer.
     noisy = (costs + 2) * random.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(costs))
-    batches = _filled(np.argsort(noisy, kind="stable").tolist(), costs, batch_cost)
+    batches = filled(np.argsort(noisy, kind="stable"), costs, batch_cost)
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def share(indices: Sequence[int], rank: int, world: int) -> Sequence[int]:
+def filled(
+    order: NDArray[np.int64], costs: NDArray[np.int64], batch_cost: int
+) -> list[NDArray[np.int64]]:
+    """An order cut into batches that cost, padded to their dearest, no more than they may.
+
+    An example dearer than that is a batch of its own.
+    """
+    ends: list[int] = []
+    begin = dearest = 0
+    for place, cost in enumerate(memoryview(costs[order])):  # type: ignore[arg-type]
+        dearest = max(dearest, cost)
+        if place > begin and (place + 1 - begin) * dearest > batch_cost:
+            ends.append(place)
+            begin, dearest = place, cost
+    return np.split(order, ends) if len(order) else []
+
+
+def share(indices: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
     """What one worker computes of a global batch; may be empty."""
     return indices[rank::world]
 
@@ -41,19 +56,6 @@ def step_seed(seed: int, *, epoch: int, step: int, rank: int) -> int:
     """
     entropy = np.random.SeedSequence([_positive(seed), epoch, step, rank])
     return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _filled(order: list[int], costs: NDArray[np.int64], batch_cost: int) -> list[list[int]]:
-    batches: list[list[int]] = []
-    batch: list[int] = []
-    dearest = 0
-    for i in order:
-        dearest = max(dearest, int(costs[i]))
-        if batch and (len(batch) + 1) * dearest > batch_cost:
-            batches.append(batch)
-            batch, dearest = [], int(costs[i])
-        batch.append(i)
-    return [*batches, batch] if batch else batches
 
 
 def _positive(seed: int) -> int:

@@ -1,53 +1,105 @@
-"""A job's splits in memory: the train and validation rows, and the vocabulary of the first.
+"""A job's splits: tables on the store, and the examples made of them on this node.
 
-Every worker reads them itself from the store, so nothing but URIs travels.
+The vocabulary is read off the train split once, by whoever starts the workers.
+Every worker reads the rest itself, part by part, so nothing but URIs travels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
-from ray_jobs import remote, store
+from ray_jobs import code, manifest, remote, settings, store
 from ray_jobs.data.tables import parts, read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family, family
 from ray_jobs.recipe import spec_from
+from ray_jobs.training import shards
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson
+from ray_jobs.training.shards import Shards
 
 
 @dataclass(frozen=True)
 class Splits:
     """What a job learns from, with what its family makes of it."""
 
+    job: TrainJob
     family: Family
     spec: Any
     vocabulary: Any  # of the train split alone
-    train: pl.DataFrame
-    validation: pl.DataFrame
 
     @classmethod
     def of(cls, job: TrainJob) -> Splits:
-        """Read a job's splits from the store."""
+        """The splits of a job whose vocabulary has been noted."""
         kind = family(job.family)
-        train, validation = read_parquet(job.train), read_parquet(job.validation)
-        spec = spec_from(job.spec, kind.specs)
-        return cls(kind, spec, kind.vocabulary(train), train, validation)
+        vocabulary = kind.vocabulary_from_json(store.read_json(job.vocabulary))
+        return cls(job, kind, spec_from(job.spec, kind.specs), vocabulary)
 
-    def lesson(self, job: TrainJob) -> Lesson:
-        """The splits as examples, for the loop."""
+    @classmethod
+    def seen(cls, job: TrainJob, train: Iterable[pl.DataFrame]) -> Splits:
+        """The splits of a job whose vocabulary is read off the parts of its train split now."""
+        kind = family(job.family)
+        return cls(job, kind, spec_from(job.spec, kind.specs), kind.vocabulary(train))
+
+    def note_vocabulary(self) -> None:
+        """Lay the vocabulary where every worker finds it."""
+        store.write_json(self.job.vocabulary, self.vocabulary.as_json())
+
+    def lesson(self) -> Lesson:
+        """The splits as examples on this node's disk, for the loop."""
         return Lesson(
             family=self.family,
             vocabulary=self.vocabulary,
-            train=self.family.examples(self.train, self.vocabulary),
-            validation=self.family.examples(self.validation, self.vocabulary),
-            budget=job.budget,
-            seed=job.seed,
+            train=self._local(self.job.train),
+            validation=self._local(self.job.validation),
+            budget=self.job.budget,
+            seed=self.job.seed,
         )
+
+    def all_in_memory(self, train: pl.DataFrame, validation: pl.DataFrame) -> Lesson:
+        """The splits of who has read them whole already, as a closed form must."""
+        of = self.family
+        known, held_out = (of.examples(table, self.vocabulary) for table in (train, validation))
+        return Lesson(of, self.vocabulary, known, held_out, self.job.budget, self.job.seed)
+
+    def forget(self) -> None:
+        """Leave nothing of the splits on this node."""
+        shards.forget(self._cache, map(self._key, (self.job.train, self.job.validation)))
+
+    def _local(self, uri: str) -> Shards:
+        def examples() -> Iterator[Any]:
+            for table in tables(uri):
+                yield self.family.examples(table, self.vocabulary)
+
+        record = self.family.example
+        assert record is not None, f"{self.family.name} does not say what its examples are"
+        return shards.local(self._cache, self._key(uri), record, examples, self.family.cost)
+
+    @cached_property
+    def _cache(self) -> Path:
+        return settings.read().home / "cache" / "shards"
+
+    @cached_property
+    def _making(self) -> dict[str, str]:
+        """What decides how rows become examples."""
+        words = manifest.digest(self.vocabulary.as_json())
+        return {"vocabulary": words, "code": code.digest(self.family.examples, self.family.cost)}
+
+    def _key(self, uri: str) -> str:
+        table = {"uri": uri, "sizes": store.sizes(uri)}
+        return manifest.digest(table | self._making)[:24]
+
+
+def tables(uri: str) -> Iterator[pl.DataFrame]:
+    """A split, part by part; of a group a part holds all rows or none."""
+    return map(read_parquet, parts(uri))
 
 
 def check_splits(job: TrainJob) -> None:

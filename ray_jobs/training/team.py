@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ray_jobs.errors import StoreError
+from ray_jobs.recipe import Budget
 
 CPU = torch.device("cpu")
 
@@ -32,6 +34,12 @@ class Team:
     def leads(self) -> bool:
         """Whether this worker writes for all of them."""
         return self.rank == 0
+
+    def autocast(self, budget: Budget) -> AbstractContextManager[Any]:
+        """In which precision a step computes; weights and sums stay as they are."""
+        chosen = budget.precision
+        half = chosen == "bfloat16" or (chosen == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace each float tensor by its sum over the workers, in place, at one go."""

@@ -18,12 +18,13 @@ import torch
 from torch import nn
 
 from ray_jobs import artifact, store
+from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import checkpoint, events
 from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
-from ray_jobs.training.splits import Splits
+from ray_jobs.training.splits import Splits, tables
 from ray_jobs.training.team import Team
 
 logger = logging.getLogger(__name__)
@@ -36,27 +37,32 @@ def train_network(config: dict[str, str]) -> dict[str, str]:
     returned, so that Ray does not retry what cannot succeed.
     """
     job = TrainJob.load(config["job"])
+    worker = _Worker(job)
     try:
-        return {"digest": _Worker(job).train()}
+        answer = {"digest": worker.train()}
     except TrainingError as error:
-        return {"error": str(error)}
+        answer = {"error": str(error)}
+    # A worker that is killed leaves them, for the one that takes its place.
+    worker.splits.forget()
+    return answer
 
 
 def fit_closed_form(uri: str) -> str:
     """Fit a spec that needs no loop, and write its artifact; returns the digest."""
     job = TrainJob.load(uri)
-    splits = Splits.of(job)
+    train, validation = read_parquet(job.train), read_parquet(job.validation)
+    splits = Splits.seen(job, [train])
     attempt = events.next_attempt(job.events)
     started = Event("started", attempt, detail={"workers": 1, "resumed_from": 0})
     events.append(job.events, started)
     torch.manual_seed(job.seed)
-    module = splits.spec.fit(splits.train, splits.validation, splits.vocabulary).eval()
+    module = splits.spec.fit(train, validation, splits.vocabulary).eval()
     # The clock of the events: from the start of this attempt.
     done = Event("epoch", attempt, 1)
     seconds = done.time - started.time
     metrics = {
-        "validation_loss": validate(module, splits.lesson(job), Team()),
-        "rows_per_s": splits.train.height / seconds,
+        "validation_loss": validate(module, splits.all_in_memory(train, validation), Team()),
+        "rows_per_s": train.height / seconds,
         "seconds": seconds,
     }
     events.append(job.events, Event("epoch", attempt, 1, metrics, time=done.time))
@@ -95,7 +101,7 @@ class _Worker:
 
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
-        lesson = self.splits.lesson(self.job)
+        lesson = self.splits.lesson()
         fresh = State.of(self._module(), self.job.budget, self.team)
         state = checkpoint.restore(self.job.checkpoints, fresh, self.team.device)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
@@ -108,7 +114,7 @@ class _Worker:
         torch.manual_seed(self.job.seed)
         spec, vocabulary = self.splits.spec, self.splits.vocabulary
         if self.team.leads and hasattr(spec, "prepare"):
-            module = spec.prepare(self.splits.train, vocabulary)
+            module = spec.prepare(tables(self.job.train), vocabulary)
         else:
             module = spec.build(vocabulary)
         assert isinstance(module, nn.Module), f"{spec} gave {module}, which is no module"

@@ -33,7 +33,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         table = simulate(World(), Path(folder)).table()
-    vocabulary = KIND.vocabulary(table)
+    vocabulary = KIND.vocabulary([table])
     histories = KIND.examples(table, vocabulary)
     network = Lstm(width=128, neighbours=0).build(vocabulary)
     answers = sum(KIND.cost(h) for h in histories)

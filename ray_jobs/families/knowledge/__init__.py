@@ -43,6 +43,7 @@ FAMILY = Family(
     recipes=recipes.RECIPES,
     vocabulary=Vocabulary.of,
     vocabulary_from_json=Vocabulary.from_json,
+    example=batch.History,
     examples=batch.examples,
     cost=batch.cost,
     collate=batch.collate,

@@ -25,10 +25,14 @@ class Vocabulary:
     skills: tuple[str, ...]
 
     @classmethod
-    def of(cls, train: pl.DataFrame) -> Vocabulary:
-        """Read the vocabulary off the train split, and nothing else."""
-        items = train["item"].unique(maintain_order=True)
-        skills = train["skills"].explode().drop_nulls().unique(maintain_order=True)
+    def of(cls, train: Iterable[pl.DataFrame]) -> Vocabulary:
+        """Read the vocabulary off the parts of the train split, and nothing else."""
+        items: dict[str, None] = {}
+        skills: dict[str, None] = {}
+        for table in train:
+            items |= dict.fromkeys(table["item"].unique(maintain_order=True))
+            some = table["skills"].explode().drop_nulls()
+            skills |= dict.fromkeys(some.unique(maintain_order=True))
         return cls(tuple(items), tuple(skills))
 
     @cached_property

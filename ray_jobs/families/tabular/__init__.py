@@ -48,6 +48,7 @@ FAMILY = Family(
     recipes=recipes.RECIPES,
     vocabulary=Vocabulary.of,
     vocabulary_from_json=Vocabulary.from_json,
+    example=batch.Row,
     examples=batch.Rows,
     cost=batch.cost,
     collate=batch.collate,

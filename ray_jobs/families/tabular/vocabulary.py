@@ -5,6 +5,7 @@ No row of the data can be read off it: each column is told apart from the others
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -57,8 +58,9 @@ class Vocabulary:
     categories: tuple[Category, ...]
 
     @classmethod
-    def of(cls, train: pl.DataFrame) -> Vocabulary:
-        """Read the vocabulary off the train split, and nothing else."""
+    def of(cls, parts: Iterable[pl.DataFrame]) -> Vocabulary:
+        """Read the vocabulary off the parts of the train split, and nothing else."""
+        train = pl.concat(parts, how="diagonal")
         label = train.filter("scored")["label"]
         number = label.dtype == pl.Float64
         columns = {name: train[PREFIX + name] for name in features(train)}

@@ -6,6 +6,7 @@ Attention is local to blocks, so that its cost is linear in the length.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -47,7 +48,7 @@ class Attention:
         """A network of the right shape, to be trained or loaded."""
         return AttentionNetwork(self, vocabulary)
 
-    def prepare(self, train: pl.DataFrame, vocabulary: Vocabulary) -> nn.Module:
+    def prepare(self, train: Iterable[pl.DataFrame], vocabulary: Vocabulary) -> nn.Module:
         """A network ready to be trained: its item vectors are read off the train split."""
         network = AttentionNetwork(self, vocabulary)
         if self.neighbours:

@@ -6,6 +6,7 @@ any length. Batches are of like length and padded; packing is far slower.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -38,7 +39,7 @@ class Lstm:
         """A network of the right shape, to be trained or loaded."""
         return LstmNetwork(self, vocabulary)
 
-    def prepare(self, train: pl.DataFrame, vocabulary: Vocabulary) -> nn.Module:
+    def prepare(self, train: Iterable[pl.DataFrame], vocabulary: Vocabulary) -> nn.Module:
         """A network ready to be trained: its item vectors are read off the train split."""
         network = LstmNetwork(self, vocabulary)
         if self.neighbours:

@@ -7,6 +7,8 @@ eigendecomposition (Halko et al. 2011). No answer is read, so none can leak.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 import torch
@@ -22,14 +24,17 @@ OVERSAMPLE = 16  # extra directions of the random subspace; dropped again
 ROUNDS = 4  # power iterations
 
 
-def item_vectors(train: pl.DataFrame, vocabulary: Vocabulary, width: int) -> Tensor:
+def item_vectors(train: Iterable[pl.DataFrame], vocabulary: Vocabulary, width: int) -> Tensor:
     """Vectors of the items of the train split, (V, width) float32; the others hold 0.
 
     Scaled to a root mean square of 1 over the items that have company. The same
-    table gives the same vectors.
+    parts give the same vectors.
     """
     size = len(vocabulary.items) + 2
-    together = _together([h.items for h in examples(train, vocabulary)], size)
+    together = _sparse(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0), size)
+    for table in train:
+        together = together + _together([h.items for h in examples(table, vocabulary)], size)
+    together = together.coalesce()
     vectors = _factors(_positive_information(together), width)
     vectors[:2] = 0.0
     used = vectors.square().sum(dim=1) > NOTHING
