@@ -274,3 +274,16 @@ def test_a_session_leads_to_the_platform_that_is_up_unless_a_variable_says_other
         http_port=platform.ports.http,
     )
     assert os.environ["PREFECT_API_URL"] == platform.prefect_api_url
+
+
+def test_a_ray_elsewhere_is_joined_with_the_token_that_was_named_for_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/of/the/cluster")
+    session(ask=False)
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == f"{settings.home}/run/ray_token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/of/the/cluster")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.10:6379")
+    session(ask=False)
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == "/of/the/cluster"
+    assert os.environ["RAY_AUTH_MODE"] == "token"

@@ -35,7 +35,7 @@ def session(*, use_platform: bool = True, ask: bool = True) -> Session:
     mark = {MARK: run_mark(settings.home, Process.of("run", os.getpid()))}
     named = {variable(n): str(getattr(settings, n)) for n in FOREIGN if getattr(settings, n)}
     # Prefect's own server, where none is up, starts with the first flow: it is ours as well.
-    _apply(environment(settings) | named | QUIET | mark)
+    _apply(_ours(settings) | named | QUIET | mark)
     reap(settings)
     platform = running(settings)
     if platform is not None and use_platform:
@@ -44,6 +44,13 @@ def session(*, use_platform: bool = True, ask: bool = True) -> Session:
     if use_platform and ask:
         must_answer(found)
     return Session(found, platform)
+
+
+def _ours(settings: Settings) -> dict[str, str]:
+    """The environment of a home, but for what somebody has said of how to join a Ray elsewhere."""
+    elsewhere = bool(settings.ray_address)
+    given = {n for n in os.environ if elsewhere and n.startswith("RAY_AUTH_")}
+    return {n: v for n, v in environment(settings).items() if n not in given}
 
 
 # A person sees our own lines; Prefect's and MLflow's are for their own pages.

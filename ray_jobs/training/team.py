@@ -58,6 +58,14 @@ class Team:
         for tensor in tensors:
             distributed.broadcast(tensor.detach(), src=0)
 
+    def gathered(self, word: str) -> list[str]:
+        """What each worker says, in the order of their ranks."""
+        if self.world == 1:
+            return [word]
+        said: list[str] = [""] * self.world
+        distributed.all_gather_object(said, word)
+        return said
+
     def check_equal(self, number: int, what: str) -> None:
         """Raise StoreError when the workers do not see the same of what they share."""
         first = torch.tensor([float(number)], device=self.device)

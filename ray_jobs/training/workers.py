@@ -121,10 +121,12 @@ class _Worker:
         return module
 
     def _say_started(self, lesson: Lesson, state: State) -> None:
+        nodes = self.team.gathered(ray.get_runtime_context().get_node_id())
         if not self.team.leads:
             return
         detail = {
             "workers": self.team.world,
+            "nodes": nodes,  # of each worker
             "device": self.team.device.type,
             "threads": torch.get_num_threads(),
             "examples": len(lesson.train),
