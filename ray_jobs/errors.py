@@ -29,6 +29,10 @@ class RemoteError(LyceumError):
     """Object storage does not answer, does not let us in, or has no such bucket."""
 
 
+class AwayError(RemoteError):
+    """Object storage does not answer just now; it may in a moment."""
+
+
 class ArtifactError(StoreError):
     """A model artifact is missing, damaged, or of another version."""
 

@@ -7,16 +7,23 @@ AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE and the rest.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
-from ray_jobs.errors import RemoteError, UsageError
+from ray_jobs.errors import AwayError, RemoteError, UsageError
 
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 S3 = ("s3://", "s3a://")
+PATIENCE_S = 180.0  # how long work that took hours waits for a storage that went away
+PAUSE_S = 2.0
 BLOCK_BYTES = 5 << 20  # read ahead of what was asked for, and written at once: S3's least
 # A server that is there and says nothing is asked 2 * 2 times: half a minute in all.
 TRIES = 2  # of s3fs, which knows of bodies that broke off, around botocore's
@@ -94,8 +101,22 @@ def told(uri: str) -> Iterator[None]:
         yield
     except _faults(uri) as error:
         if reason := _reason(uri, error):
-            raise RemoteError(reason) from error
+            kind = AwayError if _is_away(error) else RemoteError
+            raise kind(reason) from error
         raise
+
+
+def patiently(work: Callable[[], Made], *, limit_s: float = PATIENCE_S) -> Made:
+    """Do it, and again while the storage is away; raises AwayError where it stays away."""
+    until = time.monotonic() + limit_s
+    while True:
+        try:
+            return work()
+        except AwayError as error:
+            if time.monotonic() > until:
+                raise
+            log.warning("%s; trying again", error)
+            time.sleep(PAUSE_S)
 
 
 def _faults(uri: str) -> tuple[type[Exception], ...]:
@@ -106,6 +127,17 @@ def _faults(uri: str) -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError
 
     return OSError, ClientError, BotoCoreError
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether nobody answered, or one who could not do it for now."""
+    from aiohttp import ClientError
+    from botocore import exceptions as aws
+
+    answer = getattr(error.__cause__, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    nobody = (TimeoutError, ClientError, aws.ConnectionError, aws.HTTPClientError)
+    return isinstance(error, nobody) or status >= 500
 
 
 def _reason(uri: str, error: Exception) -> str:

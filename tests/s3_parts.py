@@ -62,9 +62,9 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """A server for as long as the block runs."""
-    ports = free_ports(2 * len(PARTS))
+def serving(folder: Path, ports: list[int] | None = None) -> Iterator[Server]:
+    """A server for as long as the block runs, on free ports, or on those of one before it."""
+    ports = ports or free_ports(2 * len(PARTS))
     identity = {"accessKey": KEY, "secretKey": SECRET}
     rights = {"name": KEY, "credentials": [identity], "actions": ["Admin"]}
     (folder / "identities.json").write_text(json.dumps({"identities": [rights]}))

@@ -97,7 +97,10 @@ def test_a_run_on_three_nodes_is_as_good_as_runs_on_one(
     here = Installation.of(tmp_path / "here", tmp_path, **given)
     here.home.parent.mkdir()
     there = replace(here, environment=here.environment | cluster.joining)
-    sets = ("spec.width=16", "spec.neighbours=8", "budget.epochs=4", "budget.learning_rate=0.02")
+    sets = [
+        "spec.width=16", "spec.neighbours=8", "budget.epochs=4", "budget.learning_rate=0.02",
+        "gate.beat_baseline=false", "gate.margin=1", "gate.max_calibration_error=1",
+    ]  # fmt: skip
     words = ["knowledge", "--data", f"{url}/logs", "--no-publish"]
     words += [word for setting in sets for word in ("--set", setting)]
     alone = [here.run(*words, "--workers", "1", "--seed", seed) for seed in "012"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import pytest
 from ray_jobs import manifest, remote, store
 from ray_jobs.data import history
 from ray_jobs.data.sources import Source, find
-from ray_jobs.errors import RemoteError, UsageError
+from ray_jobs.errors import AwayError, RemoteError, UsageError
+from ray_jobs.training import events
+from ray_jobs.training.events import Event
 from tests.remote_parts import answering
-from tests.s3_parts import Server, free_ports, known
+from tests.s3_parts import PARTS, Server, free_ports, known, serving
 from tests.test_manifest import INPUTS, Stage
 
 OPERATIONS: dict[str, Callable[[str], Any]] = {
@@ -125,3 +129,39 @@ def test_an_address_that_is_none_is_refused() -> None:
         pytest.raises(UsageError, match="localhost:9000"),
     ):
         store.exists("s3://bucket/x")
+
+
+def test_what_training_writes_waits_for_a_server_that_went_away(tmp_path: Path) -> None:
+    ports, said = free_ports(2 * len(PARTS)), [Event("epoch", 1, step) for step in (1, 2)]
+    with serving(tmp_path, ports) as server:
+        folder = server.bucket()
+        uri = f"{folder}/events.jsonl"
+        with known(**server.environment):
+            events.append(uri, said[0])
+    with known(**server.environment), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(events.append, uri, said[1])
+        with pytest.raises(AwayError):
+            store.read_bytes(uri)
+        assert not waiting.done()
+        with serving(tmp_path, ports):
+            waiting.result(timeout=60)
+            assert events.read(uri) == said
+
+
+def test_a_server_that_stays_away_is_waited_for_so_long_and_no_longer() -> None:
+    asked: list[float] = []
+
+    def never() -> None:
+        asked.append(time.monotonic())
+        raise AwayError("it does not answer")
+
+    with pytest.raises(AwayError, match="it does not answer"):
+        remote.patiently(never, limit_s=remote.PAUSE_S)
+    assert 2 <= len(asked) <= 3
+    refused = iter([RemoteError("no bucket")])
+
+    def refuses() -> None:
+        raise next(refused)
+
+    with pytest.raises(RemoteError, match="no bucket"):
+        remote.patiently(refuses)

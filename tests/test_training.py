@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -561,9 +562,39 @@ def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(
     assert checkpoint.restore(str(tmp_path), fresh(of, Team()), Team().device).epoch == 1
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    (tmp_path / checkpoint.FILE).write_bytes(b"not a checkpoint")
-    with pytest.raises(StoreError, match=r"state\.pt is (damaged|of another network); remove it"):
+def three_epochs(folder: Path) -> Lesson:
+    of = lesson(20, epochs=3)
+    run(fresh(of, Team()), of, Team(), lambda state, _: checkpoint.save(str(folder), state))
+    return of
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    three_epochs(tmp_path)
+    assert [Path(uri).name for uri in checkpoint.saved(str(tmp_path))] == [
+        "state-000003.pt", "state-000002.pt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("damaged", "left"), [(1, 2), (2, 0)])
+def test_training_goes_on_from_the_newest_checkpoint_that_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: int, left: int
+) -> None:
+    of = three_epochs(tmp_path)
+    for uri in checkpoint.saved(str(tmp_path))[:damaged]:
+        os.truncate(uri, Path(uri).stat().st_size - 100)
+    with caplog.at_level(logging.WARNING, "ray_jobs"):
+        restored = checkpoint.restore(str(tmp_path), fresh(of, Team()), Team().device)
+    assert restored.epoch == left
+    assert len(caplog.records) == damaged
+    assert "state-000003.pt is damaged; going on from" in caplog.text
+    undisturbed = run(fresh(of, Team()), of, Team(), ignore)
+    learnt = run(restored, of, Team(), ignore)
+    assert largest_gap(learnt.module.state_dict(), undisturbed.module.state_dict()) == 0
+
+
+def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
+    checkpoint.save(str(tmp_path), State.of(nn.Linear(2, 2), Budget(), Team()))
+    with pytest.raises(StoreError, match=r"state-000000\.pt is of another network; remove it"):
         checkpoint.restore(str(tmp_path), fresh(lesson(20), Team()), Team().device)
 
 

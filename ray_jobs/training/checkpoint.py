@@ -1,28 +1,34 @@
-"""A training state on the store: one file, replaced whole after each epoch, loaded without pickle.
+"""Training states on the store: a file for each of the last epochs, loaded without pickle.
 
 Ray's own checkpoint list is not written atomically: a run killed in that
-moment could never be resumed. This file is there whole, or as it was before.
+moment could never be resumed. A file here is there whole, or it is damaged and
+the one before it is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 
-from ray_jobs import store
+from ray_jobs import remote, store
 from ray_jobs.errors import StoreError
 from ray_jobs.training.loop import State
 
-FILE = "state.pt"
+logger = logging.getLogger(__name__)
+
+PREFIX, SUFFIX = "state-", ".pt"
+KEPT = 2  # so that one is left when the newest is damaged
 SEAL = 32  # bytes of a digest before the state: a flipped bit would be another state, untold
 NUMBERS = ("epoch", "best_epoch", "best_loss", "rows", "seconds")
 
 
 def save(folder: str, state: State) -> None:
-    """Put a state into a folder of the store, in place of the one before."""
+    """Put a state into a folder of the store, and take away those before the last."""
     values = {name: getattr(state, name) for name in NUMBERS}
     tensors = {
         "module": state.module.state_dict(),
@@ -32,20 +38,36 @@ def save(folder: str, state: State) -> None:
     buffer = io.BytesIO()
     torch.save({**values, **tensors}, buffer)
     data = buffer.getvalue()
-    store.write_bytes(store.join(folder, FILE), hashlib.sha256(data).digest() + data)
+    uri = store.join(folder, f"{PREFIX}{state.epoch:06d}{SUFFIX}")
+    remote.patiently(lambda: store.write_bytes(uri, hashlib.sha256(data).digest() + data))
+    for old in remote.patiently(lambda: saved(folder))[KEPT:]:
+        remote.patiently(lambda old=old: store.remove(old))  # type: ignore[misc]
+
+
+def saved(folder: str) -> list[str]:
+    """The states in a folder, the newest first."""
+    names = (n for n in store.sizes(folder) if n.startswith(PREFIX) and n.endswith(SUFFIX))
+    return [store.join(folder, name) for name in sorted(names, reverse=True)]
 
 
 def restore(folder: str, state: State, device: torch.device) -> State:
-    """Bring a fresh state, bit by bit, to where the saved one stood; as it is where none was."""
-    uri = store.join(folder, FILE)
-    if not store.exists(uri):
-        return state
-    data = store.read_bytes(uri)
-    seal, data = data[:SEAL], data[SEAL:]
-    if hashlib.sha256(data).digest() != seal:
-        raise StoreError(f"{uri} is damaged; remove it to train from the start")
+    """Bring a fresh state, bit by bit, to where the newest whole one stood; as it is without one.
+
+    Raises StoreError for one of another network.
+    """
+    for uri in remote.patiently(lambda: saved(folder)):
+        data = remote.patiently(lambda uri=uri: store.read_bytes(uri))  # type: ignore[misc]
+        if hashlib.sha256(data[SEAL:]).digest() == data[:SEAL]:
+            return _restored(uri, data[SEAL:], state, device)
+        logger.warning("%s is damaged; going on from what was saved before it", uri)
+    return state
+
+
+def _restored(uri: str, data: bytes, state: State, device: torch.device) -> State:
     try:
-        values = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        values: dict[str, Any] = torch.load(
+            io.BytesIO(data), map_location=device, weights_only=True
+        )
         state.module.load_state_dict(values["module"])
         state.optimizer.load_state_dict(values["optimizer"])
     except (RuntimeError, ValueError, KeyError, UnpicklingError) as error:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import orjson
 
-from ray_jobs import store
+from ray_jobs import remote, store
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ def append(uri: str, event: Event) -> None:
     """Add one line; on a disk in a single write, so that no reader sees two mixed."""
     line = orjson.dumps(dataclasses.asdict(event), option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
     if not store.is_local(uri):
-        before = store.read_bytes(uri) if store.exists(uri) else b""
-        store.write_bytes(uri, _whole_lines(before) + line)
+        remote.patiently(lambda: _put(uri, line))
         return
     path = store.local_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +50,11 @@ def append(uri: str, event: Event) -> None:
         os.write(handle, b"\n" + line if torn else line)
     finally:
         os.close(handle)
+
+
+def _put(uri: str, line: bytes) -> None:
+    before = store.read_bytes(uri) if store.exists(uri) else b""
+    store.write_bytes(uri, _whole_lines(before) + line)
 
 
 def tail(uri: str, offset: int = 0) -> tuple[list[Event], int]:

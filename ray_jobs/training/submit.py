@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ray_jobs.errors import TrainingError
+from ray_jobs.errors import AwayError, TrainingError
+from ray_jobs.remote import PATIENCE_S
 from ray_jobs.training.events import Event, Follower
 from ray_jobs.training.job import TrainJob
 
@@ -96,6 +97,7 @@ class _Watch:
     follower: Follower
     last: Event | None = None
     answered: float = field(default_factory=time.monotonic)  # when Ray last answered
+    heard: float = field(default_factory=time.monotonic)  # when the storage last answered
 
     def to_the_end(self, start_timeout_s: float) -> str:
         """Poll until the job has ended and all its events are delivered; its status."""
@@ -127,9 +129,20 @@ class _Watch:
         return status
 
     def _deliver(self) -> None:
-        for event in self.follower.poll():
+        for event in self._news():
             self.last = event
             self.on_event(event)
+
+    def _news(self) -> list[Event]:
+        """What was written since; nothing while the storage is away, unless it stays so."""
+        try:
+            found = self.follower.poll()
+        except AwayError:
+            if time.monotonic() - self.heard > PATIENCE_S:
+                raise
+            return []
+        self.heard = time.monotonic()
+        return found
 
 
 def _client(address: str) -> JobSubmissionClient:
