@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 
 from flows.platform.locks import held, lock, nobody_runs
@@ -11,6 +12,7 @@ from ray_jobs.data.erasure import Erasure, Receipt
 from ray_jobs.errors import UsageError
 from ray_jobs.privacy import load_key
 from ray_jobs.settings import Settings
+from ray_jobs.training import shards
 from tasks import connection
 from tasks import register as registry
 from tasks.record import Registry
@@ -40,6 +42,8 @@ def erase(settings: Settings, learner: str) -> Receipt:
         flagged = registry.flag(mlflow.client, receipt.digests, receipt.learner)
         receipt.versions = sorted({*receipt.versions, *flagged})
         erasure.remove()
+        # What a run that was killed left for the next one; it names nobody, and yet is of them.
+        shutil.rmtree(shards.cache(settings.home), ignore_errors=True)
     return receipt
 
 

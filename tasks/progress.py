@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -71,8 +71,17 @@ class Progress:
             for name in names
             if name in event.metrics
         )
+        figures = ", ".join(filter(None, [figures, _spent(event.metrics)]))
         extra = {**_extra("train", "running"), "done": event.step / self.epochs}
         log.info("train: epoch %d of %d, %s", event.step, self.epochs, figures, extra=extra)
+
+
+def _spent(metrics: Mapping[str, float]) -> str:
+    """Where the time of an epoch's steps went; nothing where that is not known."""
+    parts = {w: metrics.get(f"{w}_seconds") for w in ("data", "compute", "communication")}
+    known = {what: seconds for what, seconds in parts.items() if seconds is not None}
+    total = sum(known.values())
+    return ", ".join(f"{what} {seconds / total:.0%}" for what, seconds in known.items() if total)
 
 
 def _extra(stage: str, state: str) -> dict[str, Any]:

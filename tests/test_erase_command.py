@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
 from flows import erase
 from flows.platform.locks import held, lock
 from ray_jobs.errors import PlatformError, UsageError
+from ray_jobs.families.tabular.batch import Row, cost
 from ray_jobs.settings import Settings
+from ray_jobs.training import shards
 from tasks import register
 from tests.data_parts import KEY, TIMED, School, csv, said
 from tests.registry_parts import connected, registered
@@ -84,6 +87,17 @@ def test_nothing_is_removed_before_the_registry_was_told(
     assert Path(school.snapshot.uri).exists()
     erase.erase(settings, ANN)
     assert not Path(school.snapshot.uri).exists()
+
+
+def test_examples_that_a_killed_training_left_on_this_machine_go(
+    settings: Settings, client: MlflowClient
+) -> None:
+    del client
+    left = shards.cache(settings.home) / "key"
+    shards.pack(left, [[Row(np.zeros(2, np.float32), np.zeros(1, np.int64), 0.0, True)]], cost)
+    assert (left / shards.RECORDS).stat().st_size
+    erase.erase(settings, ANN)
+    assert not left.exists()
 
 
 def test_nobody_and_a_run_under_way_are_refused(settings: Settings) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from ray_jobs.data.tables import read_parquet
 from ray_jobs.families import Family, families, family
 from ray_jobs.metrics import KINDS
 from ray_jobs.predictor import predict
+from ray_jobs.training import shards
+from ray_jobs.training.shards import Shards
 from tests.family_parts import MODELS, contents, fresh, prepared, sampled, small, taught
 
 LEARNT = {"auc": 0.6, "r2": 0.1}  # figures that nobody has by chance
@@ -139,6 +141,28 @@ def test_an_example_costs_what_it_holds_and_more_rows_cost_more(kind: str) -> No
     assert costs[0] >= 1
     assert all(type(cost) is int for cost in costs)
     assert all(less < more for less, more in pairwise(costs))
+
+
+@each_family
+def test_examples_of_what_a_loop_trains_come_back_from_a_disk_and_so_does_their_batch(
+    kind: str, tmp_path: Path
+) -> None:
+    of, table = family(kind), sampled(kind).test
+    if all(hasattr(spec, "fit") for spec in of.specs.values()):
+        assert of.example is None, "nobody asks for it"
+        return
+    vocabulary = of.vocabulary([sampled(kind).train])
+    first, *rest = groups(table, of)
+    lots = [of.examples(part, vocabulary) for part in (first, pl.concat(rest))]
+    shards.pack(tmp_path / "packed", lots, of.cost)
+    assert of.example is not None
+    found, made = Shards(tmp_path / "packed", of.example), [one for lot in lots for one in lot]
+    assert {type(one) for one in made} == {of.example}
+    assert found.costs.tolist() == [of.cost(one) for one in made]
+    known, again = (of.collate(list(given), vocabulary) for given in (made, found))
+    for field in fields(known):
+        left, right = (getattr(batch, field.name) for batch in (known, again))
+        assert torch.equal(left, right) if torch.is_tensor(left) else left == right, field.name
 
 
 @each_family

@@ -170,6 +170,10 @@ def test_an_epoch_is_a_line_and_a_share_of_the_stage(caplog: pytest.LogCaptureFi
     assert record.getMessage() == "train: epoch 1 of 4, train loss 0.5"
     assert record.__dict__["done"] == 0.25
     assert record.__dict__["stage"] in STAGES
+    spent = {"data_seconds": 0.5, "compute_seconds": 9.0, "communication_seconds": 0.5}
+    progress.epoch(Event("epoch", 1, step=2, metrics={"train_loss": 0.4, **spent}))
+    message = "train: epoch 2 of 4, train loss 0.4, data 5%, compute 90%, communication 5%"
+    assert caplog.messages[-1] == message
 
 
 def test_a_verdict_passes_only_when_every_check_does() -> None:

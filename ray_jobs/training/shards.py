@@ -98,6 +98,11 @@ class Layout:
         return [(f.name, np.dtype(f.dtype), f.shape, math.prod(f.shape or ())) for f in self.fields]
 
 
+def cache(home: Path) -> Path:
+    """Where a node keeps shards: on its own disk."""
+    return home / "cache" / "shards"
+
+
 class Shards(Sequence[Any]):
     """Packed examples, each read when it is asked for."""
 
@@ -125,7 +130,7 @@ class Shards(Sequence[Any]):
 
 
 def local(
-    cache: Path,
+    within: Path,
     key: str,
     record: type[Any],
     examples: Callable[[], Iterable[Sequence[Any]]],
@@ -135,17 +140,17 @@ def local(
 
     Raises StoreError where the disk refuses.
     """
-    folder = cache / key
+    folder = within / key
     try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(cache / LOCK):
+        within.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(within / LOCK):
             if not folder.exists():
-                _remove_stale(cache)
+                _remove_stale(within)
                 pack(folder, examples(), cost)
         os.utime(folder)
     except OSError as error:
         raise StoreError(
-            f"examples cannot be kept in {cache}: {error}; make room there, or name another "
+            f"examples cannot be kept in {within}: {error}; make room there, or name another "
             "folder with LYCEUM_HOME"
         ) from error
     return Shards(folder, record)
@@ -155,7 +160,7 @@ def pack(folder: Path, examples: Iterable[Sequence[Any]], cost: Callable[[Any], 
     """Write examples, lot by lot, into a folder that is there whole or not at all."""
     half = folder.with_name(f"{folder.name}.half")
     shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(mode=0o700)
+    half.mkdir(mode=0o700, parents=True)
     layout: Layout | None = None
     ends, costs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     with (half / RECORDS).open("wb", buffering=1 << 20) as file:
@@ -173,10 +178,10 @@ def pack(folder: Path, examples: Iterable[Sequence[Any]], cost: Callable[[Any], 
     half.rename(folder)
 
 
-def forget(cache: Path, keys: Iterable[str]) -> None:
+def forget(within: Path, keys: Iterable[str]) -> None:
     """Remove shards; whoever has them open reads on."""
     for key in keys:
-        shutil.rmtree(cache / key, ignore_errors=True)
+        shutil.rmtree(within / key, ignore_errors=True)
 
 
 def _written(lot: Sequence[Any], layout: Layout, file: BinaryIO) -> NDArray[np.int64]:
@@ -196,9 +201,9 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _remove_stale(cache: Path) -> None:
+def _remove_stale(within: Path) -> None:
     limit = time.time() - STALE_S
-    for folder in cache.iterdir():
+    for folder in within.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another worker may have been first
             if folder.is_dir() and folder.stat().st_mtime < limit:
                 shutil.rmtree(folder, ignore_errors=True)

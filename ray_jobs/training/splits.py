@@ -84,7 +84,7 @@ class Splits:
 
     @cached_property
     def _cache(self) -> Path:
-        return settings.read().home / "cache" / "shards"
+        return shards.cache(settings.read().home)
 
     @cached_property
     def _making(self) -> dict[str, str]:
