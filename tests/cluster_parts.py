@@ -93,7 +93,7 @@ class Nodes:
 
     def add(self, *, cpus: int = 1) -> Node:
         """Start one more node; the first is the head."""
-        name = f"n{len(self.nodes)}"
+        name = f"n{len(list(self.folder.glob('n*')))}"
         folder = self.folder / name
         folder.mkdir()
         agent, grpc, runtime, metrics, client = map(str, free_ports(5))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ from tests.test_train_ray import answers, job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+EPOCHS = 12
+DISTURBED: dict[str, Any] = {
+    "spec": {"name": "lstm", "width": 16, "neighbours": 8, "dropout": 0.2},
+    "budget": Budget(epochs=EPOCHS, batch_cost=512),
+    "workers": 3,
+}
 EXACT = {"name": "lstm", "width": 16, "neighbours": 8, "dropout": 0.0, "blank": 0.0}
 
 
@@ -62,6 +68,13 @@ def trained(of: TrainJob, cluster: Nodes) -> list[Event]:
     told: list[Event] = []
     wait(of, submit(of, cluster.dashboard), cluster.dashboard, told.append)
     return told
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Nodes, splits: str) -> TrainJob:
+    of = asked(splits, "undisturbed", **DISTURBED)
+    trained(of, cluster)
+    return of
 
 
 def weights(of: TrainJob) -> dict[str, Any]:
@@ -111,3 +124,45 @@ def test_a_run_on_three_nodes_is_as_good_as_runs_on_one(
         values = [run["metrics"][name]["value"] for run in alone]
         spread = max(values) - min(values)
         assert min(values) - spread <= together["metrics"][name]["value"] <= max(values) + spread
+
+
+def lose_a_worker(cluster: Nodes) -> None:
+    """One of three training processes is killed."""
+    (worker, *_) = cluster.nodes[1].named("RayTrainWorker")
+    worker.kill()
+
+
+def lose_a_node(cluster: Nodes) -> None:
+    """A machine loses its power, and another one joins."""
+    cluster.nodes.pop().kill()
+    cluster.add()
+
+
+def lose_the_driver(cluster: Nodes) -> None:
+    """The job itself is killed, and with it whoever it had started."""
+    for process in cluster.nodes[0].named("ray_jobs.train"):
+        process.kill()
+
+
+@pytest.mark.parametrize("moment", [2, 6, 10])
+@pytest.mark.parametrize("lose", [lose_a_worker, lose_a_node, lose_the_driver])
+def test_training_that_loses_a_part_ends_by_itself_where_an_undisturbed_one_does(
+    cluster: Nodes,
+    splits: str,
+    undisturbed: TrainJob,
+    lose: Callable[[Nodes], None],
+    moment: int,
+) -> None:
+    of = asked(splits, f"{lose.__name__.replace('_', '-')}-{moment}", **DISTURBED)
+    told: list[Event] = []
+
+    def happens(event: Event) -> None:
+        told.append(event)
+        if event.kind == "epoch" and event.step == moment:
+            lose(cluster)
+
+    wait(of, submit(of, cluster.dashboard), cluster.dashboard, happens)
+    assert [e.step for e in told if e.kind == "epoch"] == list(range(1, EPOCHS + 1))
+    assert len([e for e in told if e.kind == "started"]) == 2
+    one, other = weights(undisturbed), weights(of)
+    assert all(one[name].equal(other[name]) for name in one)

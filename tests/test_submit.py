@@ -78,6 +78,8 @@ class Ray:
         return {"stopped": True}
 
     def looked_at(self, of: dict[str, Any]) -> dict[str, Any]:
+        if of["status"] in ("FAILED", "STOPPED", "SUCCEEDED"):
+            return of
         while self.story and callable(happens := self.story[0]):
             happens()
             del self.story[0]
@@ -222,9 +224,31 @@ def test_a_job_that_ended_without_a_word_of_its_own_is_told_by_the_end_of_its_lo
     told: list[Event], status: str, asked: Asked
 ) -> None:
     asked.ray.log = "\n".join([f"line {n}" for n in range(60)]) + "\n\n"
-    first, *rest = asked.refused("RUNNING", asked.says(*told), status).splitlines()
+    story: list[Step] = ["RUNNING", asked.says(*told), status]
+    lives = submit.LIVES if status == "FAILED" else 1
+    first, *rest = asked.refused(*story * lives).splitlines()
+    assert len(asked.ray.jobs) == lives, "what dies without a word is tried again, but not for ever"
     assert first == f"training ended {status}; the end of its log:"
     assert rest == [f"line {n}" for n in range(35, 60)]
+
+
+def test_a_job_that_was_killed_is_started_again_and_told_of_once(
+    asked: Asked, caplog: pytest.LogCaptureFixture
+) -> None:
+    first: list[Step] = ["RUNNING", asked.says(STARTED, ONE), "RUNNING", "FAILED"]
+    again = Event("started", 2)
+    second: list[Step] = ["PENDING", "RUNNING", asked.says(again, ONE, TWO, DONE), "SUCCEEDED"]
+    with caplog.at_level(logging.WARNING, "ray_jobs"):
+        assert asked.followed(*first, *second) == [STARTED, ONE, again, TWO, DONE]
+    assert list(asked.ray.jobs) == [FIRST, SECOND]
+    assert caplog.messages == [f"training {FIRST} died without a word; going on with it"]
+
+
+def test_a_job_that_was_stopped_or_said_why_is_not_started_again(asked: Asked) -> None:
+    complaint = Event("failed", 1, detail={"error": "loss is nan"})
+    assert asked.refused("RUNNING", asked.says(complaint), "FAILED") == "loss is nan"
+    assert "was stopped" in asked.refused("STOPPED")
+    assert list(asked.ray.jobs) == [FIRST, SECOND]
 
 
 def test_a_job_that_somebody_stopped_may_be_run_again(asked: Asked) -> None:

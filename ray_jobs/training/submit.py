@@ -29,6 +29,7 @@ POLL_S = 0.3
 START_TIMEOUT_S = 60.0
 SILENCE_S = 30.0  # how long Ray may not answer before we call it lost
 STOP_TIMEOUT_S = 15.0
+LIVES = 3  # of a job that dies without a word
 LOG_LINES = 25  # of a failed job's log, in the error
 
 
@@ -70,21 +71,28 @@ def wait(
 ) -> str:
     """Follow a submitted job to its end; returns the digest of its artifact.
 
-    `on_event` gets every event, each epoch once, before this returns or raises.
-    Raises TrainingError when the job fails. When the caller is interrupted, or
-    the job does not start in time, the job is stopped.
+    `on_event` gets every event, each epoch once, before this returns or raises. A
+    job that died without a word, as one that was killed, is started again, and
+    goes on from its last checkpoint. Raises TrainingError when the job fails. When
+    the caller is interrupted, or the job does not start in time, it is stopped.
     """
-    watch = _Watch(_client(address), submission_id, on_event, Follower(job.events))
-    try:
-        status = watch.to_the_end(start_timeout_s)
-    except BaseException:
-        _stop(watch.client, submission_id)
-        raise
-    last = watch.last
-    if status != "SUCCEEDED" or last is None or last.kind != "finished":
-        raise TrainingError(_reason(watch, status))
-    digest: str = last.detail["digest"]
-    return digest
+    follower = Follower(job.events)
+    for life in range(1, LIVES + 1):
+        watch = _Watch(_client(address), submission_id, on_event, follower)
+        try:
+            status = watch.to_the_end(start_timeout_s)
+        except BaseException:
+            _stop(watch.client, submission_id)
+            raise
+        last = watch.last
+        if status == "SUCCEEDED" and last is not None and last.kind == "finished":
+            digest: str = last.detail["digest"]
+            return digest
+        if life == LIVES or status != "FAILED" or _complaint(watch):
+            break
+        logger.warning("training %s died without a word; going on with it", submission_id)
+        submission_id = submit(job, address)
+    raise TrainingError(_reason(watch, status))
 
 
 @dataclass
@@ -202,12 +210,18 @@ def _reason(watch: _Watch, status: str) -> str:
     if status == "STOPPED":
         return f"training {watch.submission_id} was stopped; run again and it goes on"
     try:
-        info = watch.client.get_job_info(watch.submission_id)
-        last, started_ms = watch.last, info.start_time or 0
-        # An earlier attempt's complaint is not this one's.
-        if last is not None and last.kind == "failed" and last.time * 1000 >= started_ms:
-            return str(last.detail["error"])
+        if complaint := _complaint(watch):
+            return complaint
         lines = watch.client.get_job_logs(watch.submission_id).strip().splitlines()
     except (OSError, RuntimeError) as error:
         return f"training ended {status}, and its log cannot be had: {error}"
     return "\n".join([f"training ended {status}; the end of its log:", *lines[-LOG_LINES:]])
+
+
+def _complaint(watch: _Watch) -> str:
+    """Why a job failed, as far as it said so itself; an earlier attempt's word is not its own."""
+    last = watch.last
+    if last is None or last.kind != "failed":
+        return ""
+    started_ms = watch.client.get_job_info(watch.submission_id).start_time or 0
+    return str(last.detail["error"]) if last.time * 1000 >= started_ms else ""
