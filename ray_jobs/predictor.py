@@ -6,7 +6,7 @@ in a report is a figure of what is served.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_jobs.artifact import Artifact
+from ray_jobs.training.order import filled
 
 
 def predict(
@@ -30,16 +31,10 @@ def predict(
     return results
 
 
-def batches(costs: Sequence[int], batch_cost: int) -> Iterator[list[int]]:
+def batches(costs: Sequence[int] | NDArray[np.int64], batch_cost: int) -> list[NDArray[np.int64]]:
     """Group examples of like cost so that a batch, padding included, stays within a cost.
 
     An example dearer than that is a batch of its own.
     """
-    batch: list[int] = []
-    for i in sorted(range(len(costs)), key=lambda i: costs[i]):
-        if batch and (len(batch) + 1) * costs[i] > batch_cost:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+    dear = np.asarray(costs, np.int64)
+    return filled(np.argsort(dear, kind="stable"), dear, batch_cost)

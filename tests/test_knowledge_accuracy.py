@@ -6,7 +6,6 @@ train learner held out for validation. Takes minutes, so `make test-all` runs it
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,25 +22,11 @@ from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
+from tests.assist_parts import DATA, splits
 
 METRICS = KINDS["binary"].metrics
 
-DATA = Path(__file__).parents[2] / "shared/data/assist2009/events"
 KNOWLEDGE = family("knowledge")
-
-
-def answers(part: str) -> pl.DataFrame:
-    frame = pl.read_csv(DATA / f"preprocessed_data_{part}.csv.gz", separator="\t")
-    columns = frame.with_row_index("position").select(
-        "position",
-        learner=pl.col("user_id").cast(pl.String),
-        item=pl.col("item_id").cast(pl.String),
-        skills=pl.concat_list(pl.col("skill_id").cast(pl.String)),
-        correct=pl.col("correct").cast(pl.Float32),
-        time=pl.lit(None, dtype=pl.Float64),
-        scored=pl.lit(value=True),
-    )
-    return columns.sort("learner", "position")
 
 
 def trained(spec: Any, train: pl.DataFrame, validation: pl.DataFrame, words: Any) -> nn.Module:
@@ -73,9 +58,7 @@ def trained(spec: Any, train: pl.DataFrame, validation: pl.DataFrame, words: Any
 def test_real_answers_are_predicted_as_well_as_reported(
     name: str, auc: float, log_loss: float, calibration_error: float
 ) -> None:
-    table, test = answers("train"), answers("test")
-    held_out = pl.col("learner").is_in(table["learner"].unique().sort().gather_every(10).to_list())
-    train, validation = table.filter(~held_out), table.filter(held_out)
+    train, validation, test = splits()
     words, spec = KNOWLEDGE.vocabulary([train]), SPECS[name]()
     module = trained(spec, train, validation, words)
     model = Artifact(KNOWLEDGE, spec, words, module, {}, digest="")

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family
+from ray_jobs.predictor import batches
 from ray_jobs.recipe import Budget
 from ray_jobs.training.clock import Clock
 from ray_jobs.training.feed import ahead
@@ -108,8 +109,7 @@ def run(
 
 def validate(module: nn.Module, lesson: Lesson, team: Team) -> float:
     """Loss per scored row of the validation split, each worker taking every n-th batch."""
-    costs = lesson.costs(lesson.validation)
-    todo = filled(np.argsort(costs, kind="stable"), costs, lesson.budget.batch_cost)
+    todo = batches(lesson.costs(lesson.validation), lesson.budget.batch_cost)
     total = torch.zeros(2, dtype=torch.float64, device=team.device)  # loss, scored rows
     module.eval()
 

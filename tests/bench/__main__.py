@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def main() -> None:
     network = Lstm(width=128, neighbours=0).build(vocabulary)
     answers = sum(KIND.cost(h) for h in histories)
 
-    def trained(groups: Iterable[Sequence[int]]) -> Callable[[], None]:
+    def trained(groups: Iterable[Iterable[int]]) -> Callable[[], None]:
         todo = list(groups)
 
         def work() -> None:

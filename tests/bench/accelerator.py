@@ -29,8 +29,8 @@ from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team, on_device
+from tests.assist_parts import DATA, splits
 
-DATA = Path(__file__).parents[3] / "shared/data/assist2009/events"
 KNOWLEDGE = family("knowledge")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 AUC = KINDS["binary"].metrics["auc"]
@@ -171,27 +171,6 @@ def utilisation(wanted: bool) -> Iterator[list[int]]:
         done.set()
         if wanted:
             watcher.join()
-
-
-def splits(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The split that the events come with; every tenth train learner is held out."""
-    table, test = (_answers(folder, part) for part in ("train", "test"))
-    held_out = pl.col("learner").is_in(table["learner"].unique().sort().gather_every(10).to_list())
-    return table.filter(~held_out), table.filter(held_out), test
-
-
-def _answers(folder: Path, part: str) -> pl.DataFrame:
-    frame = pl.read_csv(folder / f"preprocessed_data_{part}.csv.gz", separator="\t")
-    columns = frame.with_row_index("position").select(
-        "position",
-        learner=pl.col("user_id").cast(pl.String),
-        item=pl.col("item_id").cast(pl.String),
-        skills=pl.concat_list(pl.col("skill_id").cast(pl.String)),
-        correct=pl.col("correct").cast(pl.Float32),
-        time=pl.lit(None, dtype=pl.Float64),
-        scored=pl.lit(value=True),
-    )
-    return columns.sort("learner", "position")
 
 
 if __name__ == "__main__":
