@@ -24,6 +24,7 @@ from ray_jobs.training import checkpoint, events
 from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
+from ray_jobs.training.machine import Machine
 from ray_jobs.training.splits import Splits, tables
 from ray_jobs.training.team import Team
 
@@ -94,10 +95,16 @@ class _Worker:
         context = ray.train.get_context()
         rank, world = context.get_world_rank(), context.get_world_size()
         self.team = Team(rank, world, ray.train.torch.get_device())
-        torch.set_num_threads(max(1, node_cpus() // context.get_local_world_size()))
+        here = ray.get_runtime_context().get_node_id()
+        self.nodes = self.team.gathered(here)  # of each worker
+        torch.set_num_threads(max(1, node_cpus() // self.nodes.count(here)))
         self.job = job
         self.splits = Splits.of(job)
         self.attempt = events.next_attempt(job.events)
+        self.uploads = checkpoint.Uploads(job.checkpoints)
+        # Ray numbers nodes by their addresses, and two may lie behind one.
+        self.machine = Machine(f"node-{_numbered(self.nodes)[rank]}", self.team.device)
+        self.first_here = self.nodes.index(here) == rank
 
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
@@ -106,7 +113,9 @@ class _Worker:
         state = checkpoint.restore(self.job.checkpoints, fresh, self.team.device)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
         self._say_started(lesson, state)
-        run(state, lesson, self.team, self._report)
+        with self.machine.watched(), self.uploads:
+            run(state, lesson, self.team, self._report)
+            self.uploads.finish()
         return self._write(state) if self.team.leads else ""
 
     def _module(self) -> nn.Module:
@@ -121,12 +130,11 @@ class _Worker:
         return module
 
     def _say_started(self, lesson: Lesson, state: State) -> None:
-        nodes = self.team.gathered(ray.get_runtime_context().get_node_id())
         if not self.team.leads:
             return
         detail = {
             "workers": self.team.world,
-            "nodes": nodes,  # of each worker
+            "nodes": self.nodes,
             "device": self.team.device.type,
             "threads": torch.get_num_threads(),
             "examples": len(lesson.train),
@@ -138,9 +146,12 @@ class _Worker:
 
     def _report(self, state: State, figures: dict[str, float]) -> None:
         """Say it, then save it: an epoch lost between the two is said again, not forgotten."""
+        nodes = self.team.gathered(self.machine.figures() if self.first_here else {})
         if self.team.leads:
+            figures |= {name: value for node in nodes for name, value in node.items()}
+            figures["workers"] = float(self.team.world)
             events.append(self.job.events, Event("epoch", self.attempt, state.epoch, figures))
-            checkpoint.save(self.job.checkpoints, state)
+            self.uploads.save(state)
         ray.train.report(figures)
 
     def _write(self, state: State) -> str:
@@ -152,6 +163,12 @@ class _Worker:
             "rows_per_s": state.rows_per_s,
         }
         return write_artifact(self.job, self.splits, state.module, about)
+
+
+def _numbered(names: list[str]) -> list[int]:
+    """For each name its number, equal names having one, in the order in which they come."""
+    known = list(dict.fromkeys(names))
+    return [known.index(name) for name in names]
 
 
 def node_cpus() -> int:
