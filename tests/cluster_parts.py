@@ -25,7 +25,7 @@ from tests.s3_parts import free_ports
 RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
 # What Ray makes of this machine's loopback address, too.
 HOST: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-READY_S = 90.0
+READY_S = 180.0
 OBJECT_STORE = str(128 * 2**20)  # bytes
 
 
@@ -56,6 +56,18 @@ class Node:
     def named(self, name: str) -> list[psutil.Process]:
         """Those whose command has a word in it, such as `raylet`."""
         return [p for p in self.processes if any(name in word for word in _command(p))]
+
+    @property
+    def raylet(self) -> psutil.Process:
+        (raylet,) = (p for p in self.processes if p.name() == "raylet")
+        return raylet
+
+    def pause(self) -> None:
+        """Its part of Ray says nothing more; what it started lives."""
+        self.raylet.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.raylet.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """As if its power went: everything at once, and no goodbye."""

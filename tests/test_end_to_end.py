@@ -258,3 +258,42 @@ def test_a_schedule_fires_by_itself_and_ends_green(here: Installation) -> None:
         assert not {"FAILED", "CRASHED"} & set(states)
     endpoints = {row["service"]: row["endpoint"] for row in here.status()["services"]}
     assert ask(endpoints["nightly"])["version"] == "1"
+
+
+@pytest.mark.slow
+def test_a_scheduled_run_that_is_cancelled_in_prefect_leaves_no_training(
+    here: Installation,
+) -> None:
+    words = ["knowledge", "--service", "called-off", "--data", str(here.data)]
+    here.lyceum("schedule", *words, "--set", "budget.epochs=5000", "--cron", "* * * * *")
+    api = here.status()["prefect_api_url"]
+    deadline = time.monotonic() + 240
+    while not trainings(here):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    mine = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    (run,) = httpx.post(f"{api}/flow_runs/filter", json=mine).json()
+    httpx.patch(f"{api}/deployments/{run['deployment_id']}", json={"paused": True})
+    asked = {"state": {"type": "CANCELLING"}}
+    answer = httpx.post(f"{api}/flow_runs/{run['id']}/set_state", json=asked).json()
+    assert answer["status"] == "ACCEPT"
+    deadline = time.monotonic() + 30
+    while trainings(here):
+        assert time.monotonic() < deadline, "it trains on for nobody"
+        time.sleep(0.5)
+    while (state := httpx.get(f"{api}/flow_runs/{run['id']}").json()["state"]["type"]) in (
+        "RUNNING", "CANCELLING",
+    ):  # fmt: skip
+        assert time.monotonic() < deadline + 60
+        time.sleep(1)
+    assert state == "CANCELLED"
+
+
+def trainings(here: Installation) -> list[psutil.Process]:
+    """The training jobs of a home."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "ray_jobs.train" in words and any(str(here.home) in word for word in words):
+            found.append(process)
+    return found

@@ -1,6 +1,6 @@
-"""`make bench`: what like lengths are worth, what a worker holds, and what preparing data costs.
+"""`make bench`: what like lengths are worth, what workers hold and cost, what preparing data costs.
 
-The others alone: `python -m tests.bench.memory`, `python -m tests.bench.preparing`.
+The others alone: `python -m tests.bench.memory`, `.efficiency`, `.preparing`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ray_jobs.families.knowledge.networks import Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import World
 from ray_jobs.predictor import batches
-from tests.bench import memory, preparing
+from tests.bench import efficiency, memory, preparing
 
 ROUNDS = 5
 BATCH_COST = 8192  # positions
@@ -75,4 +75,5 @@ def _seconds(work: Callable[[], None]) -> float:
 if __name__ == "__main__":
     main()
     memory.main()
+    efficiency.main()
     preparing.main()

@@ -1,0 +1,189 @@
+"""What training through Ray costs: `python -m tests.bench.efficiency`.
+
+Two workers against two processes that know nothing of each other; an epoch under
+Ray Train against one of the bare loop; a run against the work of its stages.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ray_jobs.families.knowledge.networks import Lstm
+from ray_jobs.families.knowledge.simulator import simulate
+from ray_jobs.recipe import Budget, Resources, as_dict
+from ray_jobs.training import events
+from ray_jobs.training.job import TrainJob
+from ray_jobs.training.loop import State, run
+from ray_jobs.training.splits import Splits
+from ray_jobs.training.team import Team
+from tests.bench import memory
+from tests.installation import SCHOOL, Installation
+
+PAIRS = 3
+ANSWERS = 120_000
+EPOCHS = 4  # of which the first is not counted: in it memory is found and kernels are chosen
+BATCH_COST = 8192
+SPEC = Lstm(width=200, neighbours=0)
+TEN_MINUTES = 600.0
+
+
+def main() -> None:
+    """Print the three ratios, each of medians of pairs taken in turn."""
+    with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as name:
+        folder = Path(name)
+        asked = [job(folder / str(number), seed=number) for number in range(2)]
+        workers(folder, asked)
+        epochs(folder, asked[0])
+        whole_run(folder)
+
+
+def job(folder: Path, seed: int) -> TrainJob:
+    made = memory.job(folder, ANSWERS)
+    budget = Budget(epochs=EPOCHS, batch_cost=BATCH_COST)
+    return replace(made, name=folder.name, spec=as_dict(SPEC), seed=seed, budget=budget)
+
+
+def workers(folder: Path, asked: Sequence[TrainJob]) -> None:
+    """Answers per second of two workers, by those of two processes that each learn alone."""
+    half = [replace(one, budget=replace(one.budget, batch_cost=BATCH_COST // 2)) for one in asked]
+    ratios = []
+    for pair in range(PAIRS):
+        together = through_ray(renamed(asked[0], f"together-{pair}"), workers=2, cpus=2)
+        alone = alone_at_once([renamed(one, f"{one.name}-alone-{pair}") for one in half])
+        ratios.append(rate(together) / sum(map(rate, alone)))
+        print(
+            f"two workers {rate(together):,.0f} answers/s, two processes "
+            f"{' + '.join(f'{rate(one):,.0f}' for one in alone)}: {ratios[-1]:.2f}",
+            flush=True,
+        )
+    print(f"two workers / two processes of their own: {statistics.median(ratios):.2f}")
+
+
+def epochs(folder: Path, asked: TrainJob) -> None:
+    """Seconds from epoch to epoch with one worker of one thread, by those of the bare loop."""
+    ratios = []
+    for pair in range(PAIRS):
+        carried = through_ray(renamed(asked, f"carried-{pair}"), workers=1, cpus=1)
+        (bare,) = alone_at_once([renamed(asked, f"bare-{pair}")])
+        ratios.append(cadence(carried) / cadence(bare))
+        print(
+            f"an epoch {cadence(carried):.2f} s under Ray Train, {cadence(bare):.2f} s bare: "
+            f"{ratios[-1]:.3f}",
+            flush=True,
+        )
+    print(f"an epoch under Ray Train / of the bare loop: {statistics.median(ratios):.3f}")
+
+
+def whole_run(folder: Path) -> None:
+    """A second run on a home that is warm: what it took beside its stages' work."""
+    simulate(SCHOOL, folder / "logs")
+    here = Installation.of(folder / "warm", folder / "logs")
+    here.home.parent.mkdir()
+    sets = ["gate.beat_baseline=false", "gate.margin=1", "gate.slice_margin=1"]
+    words = ["knowledge", "--data", str(here.data), "--set", "gate.max_calibration_error=1"]
+    words += [word for setting in sets for word in ("--set", setting)]
+    here.run(*words)
+    begin = time.perf_counter()
+    report = here.run(*words, "--seed", "1")
+    spent = time.perf_counter() - begin
+    work = stage_work(here, report)
+    print(
+        f"a warm run: {spent:.1f} s, of which {work:.1f} s its stages' work; the rest is "
+        f"{(spent - work) / TEN_MINUTES:.3f} of ten minutes"
+    )
+
+
+def stage_work(here: Installation, report: dict[str, Any]) -> float:
+    """Seconds of all stages, of which training only worked while there was an epoch."""
+    (path,) = (
+        found
+        for found in here.home.glob("store/stages/train/*/events.jsonl")
+        if report["lineage"] in found.with_name("job.json").read_text()
+    )
+    learnt = sum(e.metrics["seconds"] for e in events.read(str(path)) if e.kind == "epoch")
+    others = {stage: s for stage, s in report["timings_s"].items() if stage != "train"}
+    return float(learnt + sum(others.values()))
+
+
+def through_ray(asked: TrainJob, *, workers: int, cpus: int) -> list[events.Event]:
+    """Train as a job does, on a Ray of so many CPUs; its epochs."""
+    of = replace(asked, workers=workers, resources=Resources(worker_cpus=1))
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as temp:
+        code = (
+            f"import ray; from ray_jobs import train; from ray_jobs.training import driver; "
+            f"from ray_jobs.training.job import TrainJob; "
+            f"ray.init(address='local', num_cpus={cpus}, log_to_driver=False, _temp_dir={temp!r}); "
+            f"driver.train(TrainJob.load({of.save()!r})); ray.shutdown()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=False, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    return told(of)
+
+
+def alone_at_once(asked: Iterable[TrainJob]) -> list[list[events.Event]]:
+    """Train each in a process of one thread, all at the same time; the epochs of each."""
+    started = []
+    for one in asked:
+        command = [sys.executable, "-m", "tests.bench.efficiency", one.save()]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        started.append((one, subprocess.Popen(command, env=environment)))
+    assert [process.wait() for _, process in started] == [0] * len(started)
+    return [told(one) for one, _ in started]
+
+
+def bare(uri: str) -> None:
+    """The loop alone, without Ray, and without anything it reports being kept."""
+    torch.set_num_threads(1)
+    asked = TrainJob.load(uri)
+    splits = Splits.of(asked)
+    state = State.of(splits.spec.build(splits.vocabulary), asked.budget, Team())
+
+    def say(state: State, figures: dict[str, float]) -> None:
+        events.append(asked.events, events.Event("epoch", 1, state.epoch, figures))
+
+    run(state, splits.lesson(), Team(), say)
+
+
+def told(asked: TrainJob) -> list[events.Event]:
+    return [event for event in events.read(asked.events) if event.kind == "epoch"]
+
+
+def rate(epochs: Sequence[events.Event]) -> float:
+    """Answers per second of all epochs but the first."""
+    return statistics.median(event.metrics["rows_per_s"] for event in epochs[1:])
+
+
+def cadence(epochs: Sequence[events.Event]) -> float:
+    """Seconds from one epoch's end to the next one's."""
+    times = [event.time for event in epochs]
+    return statistics.median(b - a for a, b in pairwise(times))
+
+
+def renamed(asked: TrainJob, name: str) -> TrainJob:
+    """The same training, with its own place for what it writes."""
+    output = f"{asked.output}-{name}"
+    made = replace(asked, name=name, output=output)
+    Path(output).mkdir()
+    Path(output, "vocabulary.json").write_bytes(Path(asked.vocabulary).read_bytes())
+    return made
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        bare(sys.argv[1])
+    else:
+        main()
