@@ -106,25 +106,24 @@ def learnt(state: State, of: Lesson, team: Team, folder: Path | None = None) -> 
     return told
 
 
-def together(folder: Path, world: int, task: str) -> list[Told]:
-    """Run this file as so many workers joined by gloo; what each of them tells."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
+def together(folder: Path) -> None:
+    """Run this file as three workers: two of them learn, then all go on; each leaves its word."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        ports = [str(probe.getsockname()[1]) for probe in (one, other)]
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.test_sharded", str(folder), task],
-            env={**os.environ, **place, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", "tests.test_sharded", str(folder), str(rank), *ports],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=Path(__file__).parent.parent,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(world)
+        for rank in range(3)
     ]
     said = [worker.communicate(timeout=180)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * world, "\n".join(said)
-    return [json.loads((folder / f"{task}-{rank}.json").read_text()) for rank in range(world)]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], "\n".join(said)
 
 
 @pytest.fixture(autouse=True)
@@ -142,8 +141,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[Told]:
-    """What two workers tell."""
-    return together(folder, 2, "learn")
+    """What two workers tell; three have gone on since from what they had learnt."""
+    together(folder)
+    return [json.loads((folder / f"two-{rank}.json").read_text()) for rank in (0, 1)]
 
 
 # --- what two workers do, and what is seen of it
@@ -281,7 +281,7 @@ def test_as_many_workers_go_on_to_the_same_bits(two: list[Told]) -> None:
 
 def go_on(folder: Path, team: Team) -> Told:
     of = lesson()
-    state = parts.restore(str(folder / f"states-2-for-{team.world}"), fresh(of, team), team)
+    state = parts.restore(str(folder / "states-2"), fresh(of, team), team)
     return {"from": state.epoch, "losses": learnt(state, of, team), "best_epoch": state.best_epoch}
 
 
@@ -289,8 +289,9 @@ def go_on(folder: Path, team: Team) -> Told:
 def test_another_number_of_workers_goes_on_to_the_same_figures(
     two: list[Told], folder: Path, world: int
 ) -> None:
-    shutil.copytree(folder / "states-2", folder / f"states-2-for-{world}")
-    told = go_on(folder, Team()) if world == 1 else together(folder, world, "go_on")[0]
+    told = (
+        go_on(folder, Team()) if world == 1 else json.loads((folder / "three-0.json").read_text())
+    )
     assert told["from"] == 2
     np.testing.assert_allclose(told["losses"], two[0]["sharded"][2:], rtol=0, atol=1e-6)
     assert told["best_epoch"] == two[0]["best_epoch"]
@@ -526,14 +527,19 @@ def test_alone_nothing_is_divided() -> None:
     assert type(states[0].module) is Transformer
 
 
-def be_a_worker(folder: Path, task: str) -> None:
+def be_a_worker(folder: Path, rank: int, ports: list[str]) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
-    team = Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
-    told = {"learn": learn, "go_on": go_on}[task](folder, team)
-    (folder / f"{task}-{team.rank}.json").write_text(json.dumps(told))
-    torch.distributed.destroy_process_group()
+    for name, task, world, port in zip(
+        ("two", "three"), (learn, go_on), (2, 3), ports, strict=True
+    ):
+        if rank < world:
+            torch.distributed.init_process_group(
+                "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
+            )
+            told = task(folder, Team(rank, world))
+            (folder / f"{name}-{rank}.json").write_text(json.dumps(told))
+            torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    be_a_worker(Path(sys.argv[1]), sys.argv[2])
+    be_a_worker(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

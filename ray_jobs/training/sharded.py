@@ -183,9 +183,10 @@ def _must_lead_back(block: nn.Module, _: Any, output: Any) -> None:
         return
     leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     if not any(leaf.requires_grad for leaf in leaves):
+        name = type(block).__name__.removeprefix("FSDP")  # which it puts before
         raise TrainingError(
-            f"{type(block).__name__.removeprefix('FSDP')} returns {type(output).__name__}, through which FSDP finds no "
-            f"way back; return tensors, or {REMEDY} without it"
+            f"{name} returns {type(output).__name__}, through which FSDP finds no way back; "
+            f"return tensors, or {REMEDY} without it"
         )
 
 
