@@ -116,6 +116,8 @@ class Resources:
 
     worker_cpus: float = 0.75  # below 1, so that a live service fits beside training
     worker_gpus: float = 0.0  # of each training worker
+    min_workers: int = 0  # that training goes on with while nodes are away; 0: all are waited for
+    resize_s: float = 60.0  # before training takes in nodes that came; an epoch begun is lost
     replica_cpus: float = 0.1  # claimed, so that training and serving go together
     replicas: int = 1  # copies of a service
 
@@ -123,7 +125,7 @@ class Resources:
         """Raises UsageError for a claim on less than nothing, or no replica at all."""
         some = (0, math.inf)
         within(self, "resources", worker_cpus=some, worker_gpus=some, replica_cpus=some)
-        within(self, "resources", replicas=(1, math.inf))
+        within(self, "resources", replicas=(1, math.inf), min_workers=some, resize_s=some)
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,14 @@ class Recipe:
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
-        """Raises UsageError for no worker, or a share that is none."""
+        """Raises UsageError for no worker, fewer than must be, or a share that is none."""
         within(self, "", workers=(1, math.inf), max_bad_fraction=(0, 1), seed=(0, 2**31 - 1))
+        within(self.resources, "resources", min_workers=(0, self.workers))
+
+    @property
+    def least_workers(self) -> int:
+        """How many there must be room for, or training does not begin."""
+        return self.resources.min_workers or self.workers
 
     def overridden(self, **settings: str) -> Self:
         """Apply dotted settings such as `{"budget.epochs": "3"}`.

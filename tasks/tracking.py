@@ -23,7 +23,7 @@ from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import NAMES, SplitTable
 from ray_jobs.evaluation import Evaluation
 from ray_jobs.intervals import Interval
-from ray_jobs.training.events import Event
+from ray_jobs.training.events import SYSTEM, Event
 from tasks.figures import named_figures, slice_table
 from tasks.provenance import flat
 
@@ -122,7 +122,8 @@ def run_page(client: MlflowClient, run_id: str, artifact: str = "") -> str | Non
 class StepLog:
     """Logs each epoch once, whatever restarted: what the run has already is left alone.
 
-    The figures are `epoch/train_loss` and the like, so that MLflow charts them first.
+    The figures are `epoch/train_loss` and the like, so that MLflow charts them first,
+    and those of the nodes `system/node-0/cpu_utilization_percentage`, on a page of their own.
     """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
@@ -140,7 +141,7 @@ class StepLog:
     def _new(self, event: Event) -> list[Metric]:
         fresh = []
         for name, value in event.metrics.items():
-            key = f"epoch/{name}"
+            key = name if name.startswith(SYSTEM) else f"epoch/{name}"
             if event.step not in self._steps(key):
                 self._steps(key).add(event.step)
                 fresh.append(Metric(key, value, int(event.time * 1000), event.step))

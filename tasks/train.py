@@ -66,8 +66,8 @@ train = task(name="train")(trained)  # the stage; cross-validation trains withou
 
 
 def workers_of(run: Run) -> int:
-    """How many train at once: a closed form is fitted by one."""
-    return 1 if hasattr(run.recipe.spec, "fit") else run.recipe.workers
+    """For how many there must be room: a closed form is fitted by one."""
+    return 1 if hasattr(run.recipe.spec, "fit") else run.recipe.least_workers
 
 
 def fault(result: dict[str, Any]) -> str:

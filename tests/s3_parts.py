@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from s3fs import S3FileSystem
 
+from flows.platform.ports import any_free
+
 WEED = Path(sys.executable).with_name("weed")
 KEY, SECRET = "tests", "a secret of the tests"
 PARTS = ("master", "volume", "filer", "s3")  # of a server; each listens twice
@@ -27,12 +28,50 @@ READY_S = 60.0
 QUIET = Config(connect_timeout=1, read_timeout=10, retries={"total_max_attempts": 1})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """An object store that answers at an address."""
+    """An object store, its data on disk, that comes back where it was."""
 
-    url: str
     folder: Path  # where its data lies
+    ports: list[int]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[-2]}"
+
+    def start(self) -> None:
+        """Until it keeps what it is given: it lets in before it has room."""
+        identity = {"accessKey": KEY, "secretKey": SECRET}
+        rights = {"name": KEY, "credentials": [identity], "actions": ["Admin"]}
+        (self.folder / "identities.json").write_text(json.dumps({"identities": [rights]}))
+        names = [f"-{part}.port{kind}" for part in PARTS for kind in ("", ".grpc")]
+        options = [f"{name}={port}" for name, port in zip(names, self.ports, strict=True)]
+        command = [
+            str(WEED), "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            *options, f"-s3.config={self.folder / 'identities.json'}",
+            "-s3.autoCreateBucket=false", "-s3.iam=false", "-s3.port.iceberg=0",
+            "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
+        ]  # fmt: skip
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        until = time.monotonic() + READY_S
+        while not self._has_room():
+            if self.process.poll() is not None or time.monotonic() > until:
+                pytest.fail((self.folder / "log").read_text()[-3000:])
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def _has_room(self) -> bool:
+        try:
+            self.bucket()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
 
     @property
     def environment(self) -> dict[str, str]:
@@ -64,50 +103,20 @@ class Server:
 @contextmanager
 def serving(folder: Path, ports: list[int] | None = None) -> Iterator[Server]:
     """A server for as long as the block runs, on free ports, or on those of one before it."""
-    ports = ports or free_ports(2 * len(PARTS))
-    identity = {"accessKey": KEY, "secretKey": SECRET}
-    rights = {"name": KEY, "credentials": [identity], "actions": ["Admin"]}
-    (folder / "identities.json").write_text(json.dumps({"identities": [rights]}))
-    names = [f"-{part}.port{kind}" for part in PARTS for kind in ("", ".grpc")]
-    options = [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
-    command = [
-        str(WEED), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *options,
-        f"-s3.config={folder / 'identities.json'}", "-s3.autoCreateBucket=false", "-s3.iam=false",
-        "-s3.port.iceberg=0", "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
-    ]  # fmt: skip
-    with (folder / "log").open("wb") as log, ExitStack() as stack:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        server = Server(f"http://127.0.0.1:{ports[-2]}", folder)
-        _wait(server, process)
-        yield server
-
-
-def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
-    """Until it keeps what it is given: it lets in before it has room."""
-    until = time.monotonic() + READY_S
-    while not _has_room(server):
-        if process.poll() is not None or time.monotonic() > until:
-            pytest.fail((server.folder / "log").read_text()[-3000:])
-        time.sleep(0.05)
-
-
-def _has_room(server: Server) -> bool:
+    server = Server(folder, ports or free_ports(2 * len(PARTS)))
     try:
-        server.bucket()
-    except (BotoCoreError, ClientError):
-        return False
-    return True
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Ports that nobody listens on, and that no connection is given before we listen."""
+    drawn: set[int] = set()
+    while len(drawn) < count:
+        drawn.add(any_free("127.0.0.1"))
+    return list(drawn)
 
 
 @contextmanager

@@ -60,7 +60,6 @@ class Ray:
         return SimpleNamespace(
             get_world_rank=lambda: self.rank,
             get_world_size=lambda: 1,
-            get_local_world_size=lambda: 1,
             get_node_id=lambda: "here",
         )
 
@@ -221,9 +220,10 @@ def test_a_worker_that_is_lost_is_replaced_and_its_model_is_none_the_worse(
 
 
 def test_a_worker_lost_too_often_is_told_and_the_next_run_goes_on(
-    cluster: Ray, network: TrainJob
+    cluster: Ray, network: TrainJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver.train(network)
+    monkeypatch.setattr(driver, "MAX_FAILURES", 2)
     cluster.reports, cluster.lost_at = 0, (1, 2, 3)
     unlucky = replace(network, output=f"{network.output}-again")
     with pytest.raises(TrainingError, match=r"^training failed: no heartbeat for 30 s$"):
@@ -237,14 +237,14 @@ def test_a_worker_lost_too_often_is_told_and_the_next_run_goes_on(
 def test_an_epoch_said_but_not_saved_is_done_again_to_the_same_figures(
     cluster: Ray, network: TrainJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, times = checkpoint.save, iter(range(9))
+    save, times = checkpoint.Uploads.save, iter(range(9))
 
-    def lost_once(folder: str, state: Any) -> None:
+    def lost_once(uploads: checkpoint.Uploads, state: Any) -> None:
         if next(times) == 1:
             raise LostError
-        save(folder, state)
+        save(uploads, state)
 
-    monkeypatch.setattr(checkpoint, "save", lost_once)
+    monkeypatch.setattr(checkpoint.Uploads, "save", lost_once)
     driver.train(network)
     (first, second) = [e for e in told(network, "epoch") if e.step == 2]
     assert (first.attempt, second.attempt) == (1, 2)
@@ -263,6 +263,33 @@ def test_only_the_first_worker_writes(cluster: Ray, network: TrainJob) -> None:
     Splits.seen(network, tables(network.train)).note_vocabulary()
     assert workers.train_network({"job": network.save()}) == {"digest": ""}
     assert cluster.reports == BUDGET.epochs
+
+
+def test_workers_may_be_fewer_as_far_as_is_allowed(cluster: Ray, network: TrainJob) -> None:
+    """There is room for thirteen."""
+    driver.train(replace(network, workers=10))
+    assert cluster.scaling.num_workers == 10
+    of = replace(network, workers=99, output=f"{network.output}-more")
+    with pytest.raises(TrainingError, match="room for 13"):
+        driver.train(of)
+    resources = Resources(min_workers=13, resize_s=5.0)
+    driver.train(replace(of, resources=resources))
+    assert cluster.scaling.num_workers == (13, 99)
+    assert cluster.scaling.elastic_resize_monitor_interval_s == 5.0
+    with pytest.raises(TrainingError, match=r"14 workers .* room for 13"):
+        driver.train(
+            replace(of, name="x", output="/x", resources=replace(resources, min_workers=14))
+        )
+
+
+def test_an_epoch_tells_what_its_node_was_busy_with(cluster: Ray, network: TrainJob) -> None:
+    driver.train(network)
+    for epoch in told(network, "epoch"):
+        assert epoch.metrics["workers"] == 1
+        found = {name.removeprefix("system/node-0/"): v for name, v in epoch.metrics.items()}
+        for share in ("cpu_utilization_percentage", "system_memory_usage_percentage"):
+            assert 0 <= found[share] <= 100
+        assert found["network_receive_megabytes"] >= 0
     assert {p.name for p in Path(network.output).iterdir()} == {"job.json", "vocabulary.json"}
 
 

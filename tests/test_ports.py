@@ -82,3 +82,13 @@ def test_ray_listens_on_this_machine_whatever_the_setting_says(settings: Setting
     heard = {name: ports.listens_on(wide, name) for name in vars(Ports(1, 2, 3, 4, 5))}
     local = dict.fromkeys(("ray", "dashboard"), "127.0.0.1")
     assert heard == dict.fromkeys(("http", "mlflow", "prefect"), "0.0.0.0") | local
+
+
+def test_a_port_that_is_drawn_is_none_that_a_connection_may_be_given_meanwhile() -> None:
+    local = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if not local.exists():
+        pytest.skip("only Linux tells which ports connections get")
+    least = int(local.read_text().split()[0])
+    drawn = {ports.any_free("127.0.0.1"), *vars(ports.inner()).values()}
+    assert len(drawn) == 6
+    assert max(drawn) < least

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from flows.cli.console import Lines
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import events, submit
 from ray_jobs.training.events import Event
@@ -208,6 +209,26 @@ def test_a_job_that_failed_is_told_in_its_own_words(asked: Asked) -> None:
     complaint = Event("failed", 1, detail={"error": "loss is nan; lower budget.learning_rate"})
     said = asked.refused("RUNNING", asked.says(OLD, complaint), "FAILED")
     assert said == "loss is nan; lower budget.learning_rate"
+
+
+def test_what_a_job_prints_is_passed_on_line_by_line_and_once(
+    asked: Asked, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prints(text: str) -> Callable[[], None]:
+        def happens() -> None:
+            asked.ray.log += text
+
+        return happens
+
+    looks = ["RUNNING"] * (1 + int(submit.LOG_S / submit.POLL_S))
+    story: list[Step] = [*looks, prints("one\n\x1b[36mtwo\x1b[0m\nthr"), *looks, prints("ee\n")]
+    with caplog.at_level(logging.INFO, "ray_jobs"):
+        logging.getLogger("ray_jobs").addHandler(lines := Lines())
+        asked.followed(*story, asked.says(STARTED, ONE, DONE), "SUCCEEDED")
+        logging.getLogger("ray_jobs").removeHandler(lines)
+    said = [record for record in caplog.records if getattr(record, "of_job", "") == FIRST]
+    assert [record.message for record in said] == ["one", "two", "three"]
+    assert "two" not in capsys.readouterr().out, "on a terminal it would drown the epochs"
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,16 @@ def progress() -> Iterator[None]:
             yield
 
 
+def _of_a_job(record: logging.LogRecord) -> bool:
+    """A line that a Ray job printed: for the log of the flow, not for whoever waits."""
+    return hasattr(record, "of_job")
+
+
 class Lines(logging.Handler):
     """Each record as a line, for logs and pipes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "state", "") != "started":
+        if getattr(record, "state", "") != "started" and not _of_a_job(record):
             say(record.getMessage())
 
 
@@ -64,6 +69,8 @@ class Bars(logging.Handler):
         self.rows: dict[str, TaskID] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _of_a_job(record):
+            return
         stage = getattr(record, "stage", None) or record.getMessage().split(":")[0]
         text = record.getMessage().removeprefix(f"{stage}: ")
         state = getattr(record, "state", "running")

@@ -6,14 +6,17 @@ usual port when that is free, and any free one otherwise.
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from flows.platform.environment import LOOPBACK
 from ray_jobs.errors import PlatformError
 from ray_jobs.settings import Settings, variable
 
+# Below those that a system gives to connections, of which any may be taken in the meantime.
+OURS = range(20_000, 32_768)
 # What the settings can name: the usual port and who wants it.
 USUAL = {
     "http": (8000, "the services"),
@@ -61,22 +64,17 @@ def choose(settings: Settings, live: Mapping[str, int], before: Ports | None = N
 
 
 def inner() -> InnerPorts:
-    """Five free ports, held together while they are drawn so that they differ."""
-    sockets = [socket.socket() for _ in range(5)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return InnerPorts(*(each.getsockname()[1] for each in sockets))
-    finally:
-        for each in sockets:
-            each.close()
+    """Five free ports that differ."""
+    drawn: set[int] = set()
+    while len(drawn) < len(fields(InnerPorts)):
+        drawn.add(any_free(LOOPBACK))
+    return InnerPorts(*drawn)
 
 
 def any_free(host: str) -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on now, and that no connection is given before we do."""
+    chance = random.SystemRandom()
+    return next(port for port in iter(lambda: chance.choice(OURS), 0) if free(host, port))
 
 
 def free(host: str, port: int) -> bool:

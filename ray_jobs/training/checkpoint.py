@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from pickle import UnpicklingError
 from typing import Any
 
@@ -27,8 +28,45 @@ SEAL = 32  # bytes of a digest before the state: a flipped bit would be another 
 NUMBERS = ("epoch", "best_epoch", "best_loss", "rows", "seconds")
 
 
+class Uploads:
+    """Saves states in a folder of the store while training goes on, one at a time.
+
+    The block that it is used in ends when the last is saved, also where it fails:
+    what was learnt until a worker was lost is not learnt again.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last: Future[None] | None = None
+
+    def save(self, state: State) -> None:
+        """Take a state as it is now, and begin to save it once the one before is saved.
+
+        Raises what became of that one.
+        """
+        epoch, data = state.epoch, _packed(state)
+        self.finish()
+        self._last = self._pool.submit(_put, self._folder, epoch, data)
+
+    def finish(self) -> None:
+        """Wait for what was begun; raises StoreError where it could not be saved."""
+        if self._last is not None:
+            self._last.result()
+
+    def __enter__(self) -> Uploads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
 def save(folder: str, state: State) -> None:
     """Put a state into a folder of the store, and take away those before the last."""
+    _put(folder, state.epoch, _packed(state))
+
+
+def _packed(state: State) -> bytes:
     values = {name: getattr(state, name) for name in NUMBERS}
     tensors = {
         "module": state.module.state_dict(),
@@ -37,8 +75,11 @@ def save(folder: str, state: State) -> None:
     }
     buffer = io.BytesIO()
     torch.save({**values, **tensors}, buffer)
-    data = buffer.getvalue()
-    uri = store.join(folder, f"{PREFIX}{state.epoch:06d}{SUFFIX}")
+    return buffer.getvalue()
+
+
+def _put(folder: str, epoch: int, data: bytes) -> None:
+    uri = store.join(folder, f"{PREFIX}{epoch:06d}{SUFFIX}")
     remote.patiently(lambda: store.write_bytes(uri, hashlib.sha256(data).digest() + data))
     for old in remote.patiently(lambda: saved(folder))[KEPT:]:
         remote.patiently(lambda old=old: store.remove(old))  # type: ignore[misc]

@@ -30,7 +30,8 @@ RAY_TRAIN = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-MAX_FAILURES = 2  # times that lost workers are replaced
+MAX_FAILURES = 4  # times that lost workers are replaced, or done without
+MAX_PREEMPTIONS = 100  # times that a node is taken away after notice was given
 MAX_START_FAILURES = 10  # minutes that workers wait for a busy cluster
 
 
@@ -50,7 +51,8 @@ def train(job: TrainJob) -> str:
     spec = spec_from(job.spec, family(job.family).specs)
     closed_form = hasattr(spec, "fit")
     nodes = room.nodes()
-    room.must_fit(job.resources, 1 if closed_form else job.workers, nodes)
+    least = job.resources.min_workers or job.workers
+    room.must_fit(job.resources, 1 if closed_form else least, nodes)
     if len(nodes) == 1:
         # Nobody takes our only node away; the watcher would cost a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -122,13 +124,16 @@ def _train_network(job: TrainJob) -> str:
 
 
 def _scaling(job: TrainJob) -> Any:
-    from ray.train import ScalingConfig
+    import ray.train
 
+    v2: Any = ray.train  # its annotations are still those of Train V1
     claims = {"CPU": job.resources.worker_cpus}
     if job.resources.worker_gpus:
         claims["GPU"] = job.resources.worker_gpus
-    return ScalingConfig(
-        num_workers=job.workers,
+    least = job.resources.min_workers
+    return v2.ScalingConfig(
+        num_workers=(least, job.workers) if least else job.workers,
+        elastic_resize_monitor_interval_s=job.resources.resize_s,
         use_gpu=job.resources.worker_gpus > 0,
         resources_per_worker=claims,
     )
@@ -144,7 +149,9 @@ def _run_config(job: TrainJob) -> Any:
         storage_path=path,
         storage_filesystem=filesystem,
         failure_config=v2.FailureConfig(
-            max_failures=MAX_FAILURES, controller_failure_limit=MAX_START_FAILURES
+            max_failures=MAX_FAILURES,
+            controller_failure_limit=MAX_START_FAILURES,
+            max_preemption_failures=MAX_PREEMPTIONS,
         ),
     )
 

@@ -21,6 +21,7 @@ from ray_jobs import remote, store
 logger = logging.getLogger(__name__)
 
 Kind = Literal["started", "epoch", "finished", "failed"]
+SYSTEM = "system/"  # before a metric of a node, as MLflow has it: system/node-0/cpu_...
 
 
 @dataclass(frozen=True)

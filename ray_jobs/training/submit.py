@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.3
+LOG_S = 3.0  # between two looks at a job's log, which Ray gives as a whole
 START_TIMEOUT_S = 60.0
 SILENCE_S = 30.0  # how long Ray may not answer before we call it lost
 STOP_TIMEOUT_S = 15.0
 LIVES = 3  # of a job that dies without a word
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours
 LOG_LINES = 25  # of a failed job's log, in the error
 
 
@@ -106,6 +108,8 @@ class _Watch:
     last: Event | None = None
     answered: float = field(default_factory=time.monotonic)  # when Ray last answered
     heard: float = field(default_factory=time.monotonic)  # when the storage last answered
+    logged: int = 0  # characters of the job's log that were passed on
+    looked: float = 0.0  # when they were
 
     def to_the_end(self, start_timeout_s: float) -> str:
         """Poll until the job has ended and all its events are delivered; its status."""
@@ -115,7 +119,10 @@ class _Watch:
             self._deliver()
             if status is not None and status.is_terminal():
                 self._deliver()
+                self._pass_on_log()
                 return str(status.value)
+            if time.monotonic() - self.looked > LOG_S:
+                self._pass_on_log()
             if str(status) == "PENDING" and time.monotonic() - started > start_timeout_s:
                 raise TrainingError(
                     f"training did not start within {start_timeout_s:g} s; the Ray it was "
@@ -135,6 +142,19 @@ class _Watch:
             return None
         self.answered = time.monotonic()
         return status
+
+    def _pass_on_log(self) -> None:
+        """What the job printed since, into the log of whoever follows it, line by line."""
+        self.looked = time.monotonic()
+        try:
+            text = self.client.get_job_logs(self.submission_id)
+        except (OSError, RuntimeError) as error:
+            logger.debug("no log of %s yet: %s", self.submission_id, error)
+            return
+        whole = text[self.logged : text.rfind("\n") + 1]
+        self.logged += len(whole)
+        for line in ANSI.sub("", whole).splitlines():
+            logger.info("%s", line, extra={"of_job": self.submission_id})
 
     def _deliver(self) -> None:
         for event in self._news():

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,6 +20,7 @@ from ray_jobs.errors import StoreError
 from ray_jobs.recipe import Budget
 
 CPU = torch.device("cpu")
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Team:
         for tensor in tensors:
             distributed.broadcast(tensor.detach(), src=0)
 
-    def gathered(self, word: str) -> list[str]:
+    def gathered(self, said: Said) -> list[Said]:
         """What each worker says, in the order of their ranks."""
         if self.world == 1:
-            return [word]
-        said: list[str] = [""] * self.world
-        distributed.all_gather_object(said, word)
-        return said
+            return [said]
+        heard = [said] * self.world
+        distributed.all_gather_object(heard, said)
+        return heard
 
     def check_equal(self, number: int, what: str) -> None:
         """Raise StoreError when the workers do not see the same of what they share."""

@@ -20,10 +20,11 @@ from torch import nn
 from ray_jobs import artifact, store
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
-from ray_jobs.training import checkpoint, events, parts
+from ray_jobs.training import checkpoint, events
 from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
+from ray_jobs.training.machine import Machine
 from ray_jobs.training.sharded import Objective, divides, gathered
 from ray_jobs.training.splits import Splits, tables
 from ray_jobs.training.team import Team
@@ -97,10 +98,16 @@ class _Worker:
         context = ray.train.get_context()
         rank, world = context.get_world_rank(), context.get_world_size()
         self.team = Team(rank, world, ray.train.torch.get_device())
-        torch.set_num_threads(max(1, node_cpus() // context.get_local_world_size()))
+        here = ray.get_runtime_context().get_node_id()
+        self.nodes = self.team.gathered(here)  # of each worker
+        torch.set_num_threads(max(1, node_cpus() // self.nodes.count(here)))
         self.job = job
         self.splits = Splits.of(job)
         self.attempt = events.next_attempt(job.events)
+        self.uploads = checkpoint.Uploads(job.checkpoints)
+        # Ray numbers nodes by their addresses, and two may lie behind one.
+        self.machine = Machine(f"node-{_numbered(self.nodes)[rank]}", self.team.device)
+        self.first_here = self.nodes.index(here) == rank
 
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
@@ -109,7 +116,9 @@ class _Worker:
         state = self._restored(fresh)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
         self._say_started(lesson, state)
-        run(state, lesson, self.team, self._report)
+        with self.machine.watched(), self.uploads:
+            run(state, lesson, self.team, self._report)
+            self.uploads.finish()
         best = self._best(state)
         return self._write(state, best) if self.team.leads else ""
 
@@ -125,12 +134,11 @@ class _Worker:
         return module
 
     def _say_started(self, lesson: Lesson, state: State) -> None:
-        nodes = self.team.gathered(ray.get_runtime_context().get_node_id())
         if not self.team.leads:
             return
         detail = {
             "workers": self.team.world,
-            "nodes": nodes,  # of each worker
+            "nodes": self.nodes,
             "device": self.team.device.type,
             "threads": torch.get_num_threads(),
             "examples": len(lesson.train),
@@ -142,21 +150,28 @@ class _Worker:
 
     def _report(self, state: State, figures: dict[str, float]) -> None:
         """Say it, then save it: an epoch lost between the two is said again, not forgotten."""
+        nodes = self.team.gathered(self.machine.figures() if self.first_here else {})
         if self.team.leads:
+            figures |= {name: value for node in nodes for name, value in node.items()}
+            figures["workers"] = float(self.team.world)
             events.append(self.job.events, Event("epoch", self.attempt, state.epoch, figures))
         self._save(state)
         ray.train.report(figures)
 
     def _restored(self, fresh: State) -> State:
         if self.job.budget.sharded:
+            from ray_jobs.training import parts  # half a second that others need not wait
+
             return parts.restore(self.job.checkpoints, fresh, self.team)
         return checkpoint.restore(self.job.checkpoints, fresh, self.team.device)
 
     def _save(self, state: State) -> None:
         if self.job.budget.sharded:
+            from ray_jobs.training import parts
+
             parts.save(self.job.checkpoints, state, self.team)
         elif self.team.leads:
-            checkpoint.save(self.job.checkpoints, state)
+            self.uploads.save(state)
 
     def _best(self, state: State) -> nn.Module:
         """The network of the best epoch; of one that was divided, whole on the first worker."""
@@ -178,6 +193,12 @@ class _Worker:
             "rows_per_s": state.rows_per_s,
         }
         return write_artifact(self.job, self.splits, best, about)
+
+
+def _numbered(names: list[str]) -> list[int]:
+    """For each name its number, equal names having one, in the order in which they come."""
+    known = list(dict.fromkeys(names))
+    return [known.index(name) for name in names]
 
 
 def node_cpus() -> int:
