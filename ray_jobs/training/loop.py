@@ -129,9 +129,10 @@ def validate(objective: Objective, lesson: Lesson, team: Team) -> float:
     # What is divided is gathered in the precision of a step, and can be used in no other.
     with torch.no_grad(), team.autocast(lesson.budget) if divided else nullcontext():
         for batch, counts in ahead(collated, sharded.in_step(mine, turns, np.arange(1))):
-            loss = objective(batch, lesson.family.loss)
+            summed = objective(batch, lesson.family.loss)
             if counts:
-                total += torch.stack([loss, lesson.family.weight(batch)])
+                total[0] += summed
+                total[1] += lesson.family.weight(batch)
     sharded.rest(objective)
     team.add_up([total])
     loss, rows = total.tolist()

@@ -1,4 +1,4 @@
-"""A network divided among the workers (FSDP2): each device holds its share of what training needs.
+"""A network divided among the workers (FSDP2): a device holds its share of what training needs.
 
 The whole of a block is on a device only while it computes. Every worker must
 therefore compute as often as every other one: who has nothing to learn from
