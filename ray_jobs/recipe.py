@@ -45,6 +45,7 @@ class Budget:
     precision: str = "auto"  # of a step: float32, bfloat16, or auto: the latter on a GPU alone
     compiled: bool = False  # by torch.compile: minutes at first, then faster steps
     micro_cost: int = 0  # positions that a worker computes at once; 0: its share of the batch
+    sharded: bool = False  # weights and all that moves them divided among the workers (FSDP2)
 
     def __post_init__(self) -> None:
         """Raises UsageError for a budget that trains nothing."""
@@ -53,6 +54,11 @@ class Budget:
         within(self, "budget", learning_rate=positive, weight_decay=some, warmup_epochs=some)
         within(self, "budget", micro_cost=some)
         among(self, "budget", schedule=SCHEDULES, precision=PRECISIONS)
+        if self.sharded and self.compiled:
+            raise UsageError(
+                "budget.sharded and budget.compiled: one at a time; a block that is gathered "
+                "while it computes cannot be compiled with the others"
+            )
 
 
 @dataclass(frozen=True)

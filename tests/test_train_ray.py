@@ -235,3 +235,37 @@ def test_what_cannot_succeed_is_not_tried_again(
     with pytest.raises(TrainingError, match="loss is nan"):
         wait(asked, submit(asked, dashboard), dashboard, lambda _: None)
     assert len([e for e in events.read(asked.events) if e.kind == "started"]) == 1
+
+
+@pytest.mark.slow
+def test_a_sharded_job_that_is_killed_goes_on_and_learns_what_a_replicated_one_learns(
+    dashboard: str, splits: Path, tmp_path: Path
+) -> None:
+    exact = {"name": "attention", "width": 16, "neighbours": 8, "dropout": 0.0, "blank": 0.0}
+    budget = Budget(epochs=EPOCHS, batch_cost=512, micro_cost=128)
+    whole = job(splits, tmp_path / "whole", spec=exact, budget=budget)
+    wait(whole, submit(whole, dashboard), dashboard, lambda _: None)
+    sharded = job(splits, tmp_path / "sharded", spec=exact, budget=replace(budget, sharded=True))
+    wait(sharded, submit(sharded, dashboard), dashboard, lambda _: None)
+    killed = replace(sharded, name="killed-sharded", output=str(tmp_path / "killed"))
+    first = start(killed.save())
+    wait_for_epoch(killed, 5, first)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert start(killed.save()).wait(timeout=180) == 0
+    told = [[e for e in events.read(of.events) if e.kind == "started"] for of in (sharded, killed)]
+    assert [len(starts) for starts in told] == [1, 2]
+    assert told[1][1].detail["resumed_from"] > 0
+    assert weights(killed) == weights(sharded), "it goes on to the same bits"
+    assert losses(sharded) == pytest.approx(losses(whole), abs=1e-5)
+    one, other = (artifact.read(Path(of.artifact)) for of in (whole, sharded))
+    assert one.about["best_epoch"] == other.about["best_epoch"]
+    known, found = one.module.state_dict(), other.module.state_dict()
+    assert known.keys() == found.keys()
+    assert max(float((known[name] - found[name]).abs().max()) for name in known) < 1e-3
+    assert not Path(sharded.checkpoints).exists(), "checkpoints outlive their run"
+
+
+def losses(of: TrainJob) -> list[float]:
+    told = events.by_step(events.read(of.events))
+    return [told[step].metrics["validation_loss"] for step in range(1, EPOCHS + 1)]

@@ -16,6 +16,7 @@ class Clock:
     """Runs through one epoch of one worker.
 
     A GPU is never waited for: its exchanges are timed by events on its own stream.
+    Of a divided network what is exchanged within a step counts as computing.
     """
 
     def __init__(self, device: torch.device) -> None:

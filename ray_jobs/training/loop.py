@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +25,12 @@ from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family
 from ray_jobs.predictor import batches
 from ray_jobs.recipe import Budget
+from ray_jobs.training import sharded
 from ray_jobs.training.clock import Clock
 from ray_jobs.training.feed import ahead
 from ray_jobs.training.optimiser import learning_rate, optimiser, set_rate
 from ray_jobs.training.order import epoch_batches, filled, share, step_seed
+from ray_jobs.training.sharded import Objective
 from ray_jobs.training.shards import Shards
 from ray_jobs.training.team import Team, gradients, on_device
 
@@ -61,6 +64,7 @@ class State:
     module: nn.Module
     optimizer: Optimizer
     best: dict[str, Tensor]  # weights of the best epoch
+    objective: Objective  # the module with its loss
     epoch: int = 0  # epochs done
     best_epoch: int = 0
     best_loss: float = math.inf  # validation loss per scored row
@@ -70,9 +74,13 @@ class State:
     @classmethod
     def of(cls, module: nn.Module, budget: Budget, team: Team) -> State:
         """A fresh start from a module, equal on every worker."""
-        module = module.to(team.device)
-        team.agree(module.state_dict().values())
-        return cls(module, optimiser(module, budget), _copied(module))
+        objective = Objective(module)
+        if sharded.divides(budget, team):
+            sharded.divide(objective, team, budget)
+        else:
+            module.to(team.device)
+            team.agree(module.state_dict().values())
+        return cls(module, optimiser(module, budget), _copied(module), objective)
 
     @property
     def rows_per_s(self) -> float:
@@ -99,7 +107,7 @@ def run(
         spent = time.perf_counter() - started
         state.seconds += spent
         figures["rows_per_s"] = figures.pop("rows") / spent
-        figures["validation_loss"] = validate(state.module, lesson, team)
+        figures["validation_loss"] = validate(state.objective, lesson, team)
         _keep_best(state, figures["validation_loss"])
         figures["seconds"] = time.perf_counter() - started
         figures["validation_seconds"] = figures["seconds"] - spent
@@ -107,19 +115,25 @@ def run(
     return state
 
 
-def validate(module: nn.Module, lesson: Lesson, team: Team) -> float:
+def validate(objective: Objective, lesson: Lesson, team: Team) -> float:
     """Loss per scored row of the validation split, each worker taking every n-th batch."""
     todo = batches(lesson.costs(lesson.validation), lesson.budget.batch_cost)
+    mine, divided = share_of_batches(todo, team), sharded.divides(lesson.budget, team)
+    turns = math.ceil(len(todo) / team.world) if divided else len(mine)
     total = torch.zeros(2, dtype=torch.float64, device=team.device)  # loss, scored rows
-    module.eval()
+    objective.eval()
 
-    def collated(indices: NDArray[np.int64]) -> Any:
-        return _collated(lesson, lesson.validation, indices, team)
+    def collated(asked: tuple[NDArray[np.int64], bool]) -> tuple[Any, bool]:
+        return _collated(lesson, lesson.validation, asked[0], team), asked[1]
 
-    with torch.inference_mode():
-        for batch in ahead(collated, share_of_batches(todo, team)):
-            total[0] += lesson.family.loss(module(batch), batch)
-            total[1] += lesson.family.weight(batch)
+    # What is divided is gathered in the precision of a step, and can be used in no other.
+    with torch.no_grad(), team.autocast(lesson.budget) if divided else nullcontext():
+        for batch, counts in ahead(collated, sharded.in_step(mine, turns, np.arange(1))):
+            summed = objective(batch, lesson.family.loss)
+            if counts:
+                total[0] += summed
+                total[1] += lesson.family.weight(batch)
+    sharded.rest(objective)
     team.add_up([total])
     loss, rows = total.tolist()
     if rows == 0:
@@ -137,7 +151,7 @@ def _learn(state: State, lesson: Lesson, team: Team, costs: NDArray[np.int64]) -
     budget = lesson.budget
     todo = epoch_batches(costs, batch_cost=budget.batch_cost, seed=lesson.seed, epoch=state.epoch)
     totals = torch.zeros(len(todo), 2, device=team.device)  # of each step: loss, scored rows
-    state.module.train()
+    state.objective.train()
     clock = Clock(team.device)
     feed = ahead(lambda indices: _my_part(lesson, team, costs, indices), todo)
     for step, parts in enumerate(clock.waited_for(feed)):
@@ -160,29 +174,45 @@ def _learn(state: State, lesson: Lesson, team: Team, costs: NDArray[np.int64]) -
 
 def _my_part(
     lesson: Lesson, team: Team, costs: NDArray[np.int64], indices: NDArray[np.int64]
-) -> list[Any]:
-    """What this worker computes of a global batch, in as many batches as it must; may be none."""
-    mine = share(indices, team.rank, team.world)
+) -> list[tuple[Any, bool]]:
+    """What this worker computes of a global batch, and whether it counts; may be nothing."""
     at_once = lesson.budget.micro_cost or sys.maxsize
-    return [_collated(lesson, lesson.train, part, team) for part in filled(mine, costs, at_once)]
+    mine = filled(share(indices, team.rank, team.world), costs, at_once)
+    turns = len(mine)
+    if sharded.divides(lesson.budget, team):
+        turns = sharded.most_parts(indices, costs, at_once=at_once, world=team.world)
+    asked = sharded.in_step(mine, turns, indices[:1])
+    return [(_collated(lesson, lesson.train, part, team), counts) for part, counts in asked]
 
 
-def _step(state: State, lesson: Lesson, team: Team, parts: list[Any], clock: Clock) -> Tensor:
+def _step(
+    state: State, lesson: Lesson, team: Team, parts: list[tuple[Any, bool]], clock: Clock
+) -> Tensor:
     """One update from one global batch; returns its summed loss and its scored rows."""
     state.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros(2, device=team.device)  # loss, scored rows
-    for batch in parts:
-        with team.autocast(lesson.budget):
-            loss = lesson.family.loss(state.module(batch), batch)
-        torch.autograd.backward(loss)
-        total += torch.stack([loss.detach(), lesson.family.weight(batch)])
+    for batch, counts in parts:
+        if counts:
+            total += _part(state, lesson, team, batch)
+        else:
+            with sharded.unchanged(state.module):
+                _part(state, lesson, team, batch, share=0.0)
     slopes = gradients(state.module)
     with clock.exchanging():
-        team.add_up([*slopes, total])
-    torch._foreach_div_(slopes, total[1].clamp(min=1.0))
+        # What is divided was added up on its way back through the network.
+        team.add_up([*(slope for slope in slopes if sharded.here(slope) is slope), total])
+    torch._foreach_div_([sharded.here(slope) for slope in slopes], total[1].clamp(min=1.0))
     nn.utils.clip_grad_norm_(state.module.parameters(), lesson.budget.clip_norm, foreach=True)
     state.optimizer.step()
     return total
+
+
+def _part(state: State, lesson: Lesson, team: Team, batch: Any, *, share: float = 1.0) -> Tensor:
+    """Add a batch's gradients to what is there; returns its summed loss and its scored rows."""
+    with team.autocast(lesson.budget):
+        loss = state.objective(batch, lesson.family.loss)
+    torch.autograd.backward(loss * share)
+    return torch.stack([loss.detach(), lesson.family.weight(batch)])
 
 
 def _collated(

@@ -36,11 +36,14 @@ class Team:
         """Whether this worker writes for all of them."""
         return self.rank == 0
 
+    def halves(self, budget: Budget) -> bool:
+        """Whether a step computes in half precision."""
+        chosen = budget.precision
+        return chosen == "bfloat16" or (chosen == "auto" and self.device.type == "cuda")
+
     def autocast(self, budget: Budget) -> AbstractContextManager[Any]:
         """In which precision a step computes; weights and sums stay as they are."""
-        chosen = budget.precision
-        half = chosen == "bfloat16" or (chosen == "auto" and self.device.type == "cuda")
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves(budget))
 
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace each float tensor by its sum over the workers, in place, at one go."""

@@ -25,6 +25,7 @@ from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
 from ray_jobs.training.machine import Machine
+from ray_jobs.training.sharded import Objective, divides, gathered
 from ray_jobs.training.splits import Splits, tables
 from ray_jobs.training.team import Team
 
@@ -62,7 +63,9 @@ def fit_closed_form(uri: str) -> str:
     done = Event("epoch", attempt, 1)
     seconds = done.time - started.time
     metrics = {
-        "validation_loss": validate(module, splits.all_in_memory(train, validation), Team()),
+        "validation_loss": validate(
+            Objective(module), splits.all_in_memory(train, validation), Team()
+        ),
         "rows_per_s": train.height / seconds,
         "seconds": seconds,
     }
@@ -110,13 +113,14 @@ class _Worker:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
         lesson = self.splits.lesson()
         fresh = State.of(self._module(), self.job.budget, self.team)
-        state = checkpoint.restore(self.job.checkpoints, fresh, self.team.device)
+        state = self._restored(fresh)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
         self._say_started(lesson, state)
         with self.machine.watched(), self.uploads:
             run(state, lesson, self.team, self._report)
             self.uploads.finish()
-        return self._write(state) if self.team.leads else ""
+        best = self._best(state)
+        return self._write(state, best) if self.team.leads else ""
 
     def _module(self) -> nn.Module:
         """A fresh network; the first rank's is given to all, so it alone prepares."""
@@ -151,18 +155,44 @@ class _Worker:
             figures |= {name: value for node in nodes for name, value in node.items()}
             figures["workers"] = float(self.team.world)
             events.append(self.job.events, Event("epoch", self.attempt, state.epoch, figures))
-            self.uploads.save(state)
+        self._save(state)
         ray.train.report(figures)
 
-    def _write(self, state: State) -> str:
-        state.module.load_state_dict(state.best)
+    def _restored(self, fresh: State) -> State:
+        if self.job.budget.sharded:
+            from ray_jobs.training import parts  # half a second that others need not wait
+
+            return parts.restore(self.job.checkpoints, fresh, self.team)
+        return checkpoint.restore(self.job.checkpoints, fresh, self.team.device)
+
+    def _save(self, state: State) -> None:
+        if self.job.budget.sharded:
+            from ray_jobs.training import parts
+
+            parts.save(self.job.checkpoints, state, self.team)
+        elif self.team.leads:
+            self.uploads.save(state)
+
+    def _best(self, state: State) -> nn.Module:
+        """The network of the best epoch; of one that was divided, whole on the first worker."""
+        if not divides(self.job.budget, self.team):
+            state.module.load_state_dict(state.best)
+            return state.module
+        weights = gathered(state.best, self.team)
+        if not self.team.leads:
+            return state.module
+        module: nn.Module = self.splits.spec.build(self.splits.vocabulary)
+        module.load_state_dict(weights)
+        return module
+
+    def _write(self, state: State, best: nn.Module) -> str:
         about = {
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
             "workers": self.team.world,
             "rows_per_s": state.rows_per_s,
         }
-        return write_artifact(self.job, self.splits, state.module, about)
+        return write_artifact(self.job, self.splits, best, about)
 
 
 def _numbered(names: list[str]) -> list[int]:
