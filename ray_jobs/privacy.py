@@ -140,12 +140,17 @@ def salted(buckets_: pl.Series, salt: str) -> pl.Series:
     return _mapped(buckets_, one, pl.Float64())
 
 
-def load_key(path: Path) -> Key:
-    """Read the key, or make one with mode 0600 where there is none.
+def load_key(path: Path, *, make: bool = True) -> Key:
+    """Read the key, or make one with mode 0600 where there is none and one may be made.
 
     Raises LyceumError when it cannot be read or written, or is not a key.
     """
     try:
+        if not path.exists() and not make:
+            raise LyceumError(
+                f"no key in {path} of this node; lay the key there that the data was ingested "
+                "with, or what is signed here could be read nowhere else"
+            )
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             store.write_secret(path, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")

@@ -23,6 +23,7 @@ from ray_jobs import artifact
 from ray_jobs.errors import ServiceError
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.privacy import load_key
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release, golden_outcomes
@@ -126,6 +127,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    load_key(tmp_path / "key")  # as who ingests does
     threads, at = torch.get_num_threads(), Serve(key_file=str(tmp_path / "key"))
     for name in ("run_many", "status", "delete"):
         monkeypatch.setattr(serve, name, getattr(at, name))

@@ -33,7 +33,7 @@ from flows.cli.app import app
 from flows.platform.components import POOL
 from flows.platform.ports import USUAL
 from ray_jobs import manifest, store
-from ray_jobs.recipe import Resources
+from ray_jobs.recipe import Budget, Resources
 from ray_jobs.settings import FOREIGN, Settings, variable
 from tests.readme import ROOT
 
@@ -426,10 +426,10 @@ def test_every_command_of_lyceum_exists_with_its_options_and_settings() -> None:
         assert given(words) <= options(command), words
         if words[0] == "run":
             assert words[1] == "RECIPE", "which families there are is not said here"
-    resources = {f.name for f in fields(Resources)}
-    keys = re.findall(r"--set ([\w.]+)=", TEXT)
-    assert keys
-    assert all(key.removeprefix("resources.") in resources for key in keys)
+    settings = {f"resources.{f.name}" for f in fields(Resources)}
+    settings |= {f"budget.{f.name}" for f in fields(Budget)}
+    assert set(re.findall(r"--set ([\w.]+)=", TEXT)) & settings
+    assert set(re.findall(r"((?:resources|budget)\.\w+)", TEXT)) <= settings
 
 
 def test_every_command_of_ray_exists_with_its_options_and_ports() -> None:

@@ -104,6 +104,14 @@ def test_a_file_that_holds_no_key_is_refused(text: str, tmp_path: Path) -> None:
     assert path.read_text() == text
 
 
+def test_a_node_without_the_key_makes_none_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "config" / "key"
+    with pytest.raises(LyceumError, match=r"no key in .*key of this node; lay the key there"):
+        load_key(path, make=False)
+    assert not path.exists()
+    assert load_key(path) == load_key(path, make=False)
+
+
 def test_a_key_that_cannot_be_made_says_where_to_put_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LyceumError, match="LYCEUM_KEY_FILE"):

@@ -22,10 +22,11 @@ class Replica:
         # More threads than cores of its own slow a small model and starve its neighbours.
         torch.set_num_threads(threads)
         self.release = Release(**release)
+        key = load_key(Path(key_file), make=False)
         with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
             model = artifact.read(store.fetch(self.release.artifact, Path(folder)))
         verify(model, self.release)  # raising here keeps traffic on the old version
-        self.surface = Surface(model, self.release, load_key(Path(key_file)), prefix)
+        self.surface = Surface(model, self.release, key, prefix)
 
     def __serve_build_asgi_app__(self) -> Surface:
         return self.surface
