@@ -24,7 +24,7 @@ from ray_jobs.training import checkpoint, events
 from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
-from ray_jobs.training.splits import Splits, tables
+from ray_jobs.training.splits import Splits
 from ray_jobs.training.team import Team
 
 logger = logging.getLogger(__name__)
@@ -102,23 +102,14 @@ class _Worker:
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
         lesson = self.splits.lesson()
-        fresh = State.of(self._module(), self.job.budget, self.team)
+        # The first rank's network is given to all, so it alone prepares.
+        network = self.splits.network(prepared=self.team.leads)
+        fresh = State.of(network, self.job.budget, self.team)
         state = checkpoint.restore(self.job.checkpoints, fresh, self.team.device)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
         self._say_started(lesson, state)
         run(state, lesson, self.team, self._report)
         return self._write(state) if self.team.leads else ""
-
-    def _module(self) -> nn.Module:
-        """A fresh network; the first rank's is given to all, so it alone prepares."""
-        torch.manual_seed(self.job.seed)
-        spec, vocabulary = self.splits.spec, self.splits.vocabulary
-        if self.team.leads and hasattr(spec, "prepare"):
-            module = spec.prepare(tables(self.job.train), vocabulary)
-        else:
-            module = spec.build(vocabulary)
-        assert isinstance(module, nn.Module), f"{spec} gave {module}, which is no module"
-        return module
 
     def _say_started(self, lesson: Lesson, state: State) -> None:
         nodes = self.team.gathered(ray.get_runtime_context().get_node_id())
