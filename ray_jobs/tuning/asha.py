@@ -25,7 +25,7 @@ class Rungs(ASHAScheduler):
     def __init__(self, epochs: int) -> None:
         super().__init__(
             time_attr="epoch",
-            metric="validation_loss",
+            metric="best_loss",  # of the epochs so far: what a training would keep
             mode="min",
             max_t=epochs,
             grace_period=max(1, math.ceil(GRACE * epochs)),
@@ -36,10 +36,13 @@ class Rungs(ASHAScheduler):
     def replay(self, epochs: Iterable[tuple[int, Event]]) -> dict[int, int]:
         """Hear all that trials told before, as it was told; whom that stops, by its epoch."""
         stopped: dict[int, int] = {}
+        best: dict[int, float] = {}
         nobody: Any = None  # runs them any more
         for number, event in sorted(epochs, key=lambda one: one[1].time):
             self._add(number, nobody)
-            result = {"epoch": event.step, "validation_loss": event.metrics["validation_loss"]}
+            loss = event.metrics["validation_loss"]
+            best[number] = min(loss, best.get(number, loss))
+            result = {"epoch": event.step, "best_loss": best[number]}
             decision = super().on_trial_result(nobody, _named(number), result)
             if decision == TrialScheduler.STOP:
                 stopped[number] = event.step

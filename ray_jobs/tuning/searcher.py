@@ -13,7 +13,7 @@ class Suggestions(Searcher):
     """Gives out the trials of a notebook, under Ray's names for them."""
 
     def __init__(self, notebook: Notebook, vocabulary: str) -> None:
-        super().__init__(metric="validation_loss", mode="min")
+        super().__init__(metric="best_loss", mode="min")
         self._notebook = notebook
         self._vocabulary = vocabulary
         self._numbers: dict[str, int] = {}
@@ -28,7 +28,7 @@ class Suggestions(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         number = self._numbers[trial_id]
-        self._notebook.heard(number, result["epoch"], result["validation_loss"])
+        self._notebook.heard(number, result["epoch"], result["loss"])
 
     def on_trial_complete(
         self,

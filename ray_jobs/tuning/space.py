@@ -71,7 +71,10 @@ def text(value: Any) -> str:
 
 def as_json(space: Space) -> dict[str, dict[str, Any]]:
     """A space as plain JSON values."""
-    return {key: dataclasses.asdict(domain) for key, domain in space.items()}
+    return {
+        key: {"values": list(one.values)} if isinstance(one, Choice) else dataclasses.asdict(one)
+        for key, one in space.items()
+    }
 
 
 def from_json(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:

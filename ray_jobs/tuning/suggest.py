@@ -88,5 +88,10 @@ def _frozen(trial: Trial, distributions: dict[str, BaseDistribution], space: Spa
             params=params,
             distributions=distributions,
             value=trial.loss if state == TrialState.COMPLETE else None,
-            intermediate_values={} if trial.end == FAILED else trial.losses,
+            intermediate_values={} if trial.end == FAILED else _so_far(trial),
         )
+
+
+def _so_far(trial: Trial) -> dict[int, float]:
+    """How far it came, with what loss."""
+    return {} if trial.loss is None else {trial.epochs: trial.loss}

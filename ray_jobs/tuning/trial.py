@@ -54,12 +54,14 @@ def _train(job: TrainJob, splits: Splits, attempt: int) -> None:
     state = State.of(splits.network(), job.budget, team)
     state = checkpoint.restore(job.checkpoints, state, team.device)
     _say_started(job, attempt, state.epoch, device=team.device.type)
-    _repeat(job, state.epoch)
+    if state.epoch:  # Tune may not have heard of it before the kill
+        last = told(0, {}, events.read(job.events)).losses[state.epoch]
+        _report(state.epoch, last, state.best_loss)
 
     def on_epoch(state: State, figures: dict[str, float]) -> None:
         events.append(job.events, Event("epoch", attempt, state.epoch, figures))
         checkpoint.save(job.checkpoints, state)
-        _report(state.epoch, figures["validation_loss"])
+        _report(state.epoch, figures["validation_loss"], state.best_loss)
 
     run(state, lesson, team, on_epoch)
 
@@ -79,7 +81,7 @@ def _fit(job: TrainJob, splits: Splits, attempt: int) -> None:
     done = Event("epoch", attempt, 1)
     metrics = {"validation_loss": loss, "seconds": done.time - started.time}
     events.append(job.events, Event("epoch", attempt, 1, metrics, time=done.time))
-    _report(1, loss)
+    _report(1, loss, loss)
 
 
 def _judged(
@@ -95,15 +97,8 @@ def _say_started(job: TrainJob, attempt: int, epoch: int, **detail: Any) -> Even
     return started
 
 
-def _repeat(job: TrainJob, epoch: int) -> None:
-    """Tell Tune the last epoch again, of which it may not have heard before the kill."""
-    losses = told(0, {}, events.read(job.events)).losses
-    if epoch in losses:
-        _report(epoch, losses[epoch])
-
-
-def _report(epoch: int, loss: float) -> None:
+def _report(epoch: int, loss: float, best: float) -> None:
     """Tell Tune, and wait for its leave to go on: a trial that is stopped ends here."""
     from ray import tune
 
-    tune.report({"epoch": epoch, "validation_loss": loss})
+    tune.report({"epoch": epoch, "loss": loss, "best_loss": best})

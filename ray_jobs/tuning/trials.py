@@ -83,8 +83,8 @@ def told(number: int, settings: dict[str, Any], tale: Iterable[Event]) -> Trial:
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
     """The best first: of those that were trained to their end, then of those stopped early.
 
-    What was stopped was judged before its learning rate had come down, so its
-    figure is not yet one of the others' kind. Failed ones have no place.
+    Whoever was stopped was worse at that epoch than one who went on. Failed ones
+    have no place.
     """
     judged = [trial for trial in trials if trial.loss is not None and trial.end != FAILED]
     return sorted(judged, key=lambda t: (t.end != FINISHED, t.loss, t.number))
