@@ -163,6 +163,8 @@ class Story:
     def search(self, splits: SplitTable, lineage: str, runs: trials.TrialRuns) -> list[Trial]:
         """The tune stage, each trial told to MLflow as it goes."""
         told = Told(self.plan, self.progress)
+        where = "; ".join(f"{key} {domain}" for key, domain in self.plan.space.items())
+        log.info("tune: %d trials of %s", self.plan.trials, where)
 
         def heard(event: Event) -> None:
             runs.hear(event)

@@ -15,12 +15,14 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from flows.platform.processes import marked
+from ray_jobs import store
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.training import events
 from ray_jobs.tuning.job import SearchJob
 from ray_jobs.tuning.trials import FAILED, FINISHED, STOPPED, Trial, known
 from tasks.trials import END, PARENT, STATUS
 from tests.installation import SCHOOL, Installation
+from tests.s3_parts import Server
 
 pytestmark = [
     pytest.mark.ray,
@@ -126,6 +128,25 @@ def test_the_command_it_ends_with_trains_the_best_trial_to_the_same_losses(
     told_once(at, again, others=1)
 
 
+def test_a_search_with_its_store_on_s3_goes_on_on_another_machine(
+    logs: Path, tmp_path: Path, s3: Server
+) -> None:
+    variables = {**s3.environment, "LYCEUM_STORE": f"{s3.bucket()}/lyceum"}
+    variables |= {"LYCEUM_KEY_FILE": str(logs.parent / "key")}
+    here, there = (Installation.of(tmp_path / n, logs, **variables) for n in ("here", "there"))
+    for machine in (here, there):
+        machine.home.parent.mkdir()
+    run = here.start("tune", *SEARCH, "--data", str(logs))
+    before = until_under_way(here)
+    killed_flow(psutil.Process(run.pid))
+    close_pipes(run)
+    here.lyceum("down")
+    ended = {trial.number: tale_of(here, trial.number) for trial in before if trial.end}
+    told_once(there, tuned(there))
+    assert {n: tale_of(there, n) for n in ended} == ended, "what had ended was trained again"
+    nothing_left(there)
+
+
 def tuned(at: Installation) -> dict[str, Any]:
     path = at.home.parent / "search.json"
     at.lyceum("tune", *SEARCH, "--data", str(at.data), "--json", str(path))
@@ -134,20 +155,33 @@ def tuned(at: Installation) -> dict[str, Any]:
 
 
 def job(at: Installation) -> SearchJob:
-    (path,) = (at.home / "store" / "stages" / "tune").glob("*/job.json")
-    return SearchJob.load(str(path))
+    found = asked(place_of(at))
+    assert found is not None
+    return found
+
+
+def place_of(at: Installation) -> str:
+    """Where an installation keeps its searches."""
+    return f"{at.environment.get('LYCEUM_STORE', at.home / 'store')}/stages/tune"
+
+
+def asked(place: str) -> SearchJob | None:
+    """The one search there, once it was asked for."""
+    names = [name for name in store.sizes(place) if name.count("/") == 1 and "job.json" in name]
+    assert len(names) < 2
+    return SearchJob.load(f"{place}/{names[0]}") if names else None
 
 
 def tale_of(at: Installation, number: int) -> bytes:
-    return Path(job(at).trial_events(number)).read_bytes()
+    return store.read_bytes(job(at).trial_events(number))
 
 
 def until_under_way(at: Installation) -> list[Trial]:
     """Until some trials have ended, and another is in the midst of its epochs."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        if list((at.home / "store" / "stages").glob("tune/*/job.json")):
-            found = known(job(at))
+        if (of := asked(place_of(at))) is not None:
+            found = known(of)
             running = [t for t in found if not t.end and 0 < t.epochs < EPOCHS - 1]
             if running and any(t.end for t in found) and len(found) < TRIALS:
                 return found
@@ -188,7 +222,7 @@ def nothing_left(at: Installation) -> None:
     """Neither a process, nor checkpoints, nor examples on the node's disk."""
     at.lyceum("down")
     assert not marked(at.home, lambda _mark: True)
-    assert not list((at.home / "store").rglob("*.pt"))
+    assert not [name for name in store.sizes(place_of(at)) if name.endswith(".pt")]
     assert not [p for p in (at.home / "cache" / "shards").iterdir() if p.is_dir()]
 
 

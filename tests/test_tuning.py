@@ -88,6 +88,16 @@ def test_once_enough_is_known_suggestions_come_from_where_trials_did_well() -> N
     assert sum(abs(value - 0.12) < 0.12 for value in drawn) > 12
 
 
+def test_who_was_trained_to_the_end_counts_more_than_who_was_stopped_with_a_better_figure() -> None:
+    fates = {0.1: (FINISHED, 0.5), 0.5: (STOPPED, 0.3)}  # by dropout
+    known = [
+        Trial(n, {**suggestions([], n), "spec.dropout": dropout}, {1: loss}, end)
+        for n, (dropout, (end, loss)) in enumerate([*fates.items()] * 12, start=1)
+    ]
+    drawn = [suggestions(known, n)["spec.dropout"] for n in range(31, 51)]
+    assert sum(value < 0.3 for value in drawn) > 15
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> SearchJob:
     return searching(tmp_path)
@@ -160,6 +170,22 @@ def test_an_epoch_that_was_done_twice_counts_once(job: SearchJob) -> None:
     events.append(job.trial_events(number), Event("epoch", 2, 2, figures))
     (trial,) = trials.known(job)
     assert (trial.losses, trial.seconds) == ({1: 0.6, 2: 0.45}, 2.0)
+
+
+def test_what_a_worker_says_after_its_trial_has_ended_is_nothing_to_anybody(
+    job: SearchJob,
+) -> None:
+    notebook, follower = Notebook(job, attempt=1), job.follower()
+    tells(job, begun(notebook), BAD)
+    notebook.ended(1)
+    before = trials.known(job)
+    late = Event("epoch", 1, 3, {"validation_loss": 0.1})
+    again = Event("ended", 1, 3, detail={"end": FINISHED})
+    for event in (late, again):
+        events.append(job.trial_events(1), event)
+    assert trials.known(job) == before
+    assert [e.kind for e in follower.poll()] == ["trial", "started", "epoch", "epoch", "ended"]
+    assert follower.poll() == []
 
 
 def test_settings_that_do_not_go_together_fail_alone(tmp_path: Path) -> None:

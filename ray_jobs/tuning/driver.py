@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 RAY_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # tables of its own, which nobody would read
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 MAX_FAILURES = 2  # times that a lost worker of a trial is replaced

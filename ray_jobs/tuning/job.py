@@ -134,8 +134,14 @@ class TrialsFollower:
         for number in (event.step for event in found if event.kind == "trial"):
             self._trials.setdefault(number, Follower(self._job.trial_events(number)))
         for number, follower in list(self._trials.items()):
-            news = follower.poll()
+            news = to_its_end(follower.poll())
             found += [replace(event, detail={**event.detail, "trial": number}) for event in news]
-            if any(event.kind == "ended" for event in news):
+            if news and news[-1].kind == "ended":
                 del self._trials[number]
         return found
+
+
+def to_its_end(tale: list[Event]) -> list[Event]:
+    """What a trial told until it ended; a worker whose driver was killed may say more."""
+    end = next((i for i, event in enumerate(tale, start=1) if event.kind == "ended"), len(tale))
+    return tale[:end]

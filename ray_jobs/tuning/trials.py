@@ -13,7 +13,7 @@ from typing import Any
 
 from ray_jobs.training import events
 from ray_jobs.training.events import Event
-from ray_jobs.tuning.job import SearchJob
+from ray_jobs.tuning.job import SearchJob, to_its_end
 
 FINISHED, STOPPED, FAILED = "finished", "stopped early", "failed"
 
@@ -67,9 +67,9 @@ def known(job: SearchJob) -> list[Trial]:
 
 def told(number: int, settings: dict[str, Any], tale: Iterable[Event]) -> Trial:
     """A trial from its own events: each epoch once, as the last attempt had it."""
-    tale = list(tale)
+    tale = to_its_end(list(tale))
     epochs = events.by_step(tale)
-    end = next((e.detail for e in reversed(tale) if e.kind == "ended"), {})
+    end = tale[-1].detail if tale and tale[-1].kind == "ended" else {}
     return Trial(
         number,
         settings,
