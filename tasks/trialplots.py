@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from ray_jobs.tuning.space import Choice, Domain, Space, text
 from ray_jobs.tuning.trials import FINISHED, STOPPED, Trial, ranked
@@ -71,6 +71,11 @@ def _scatter(axes: Axes, key: str, domain: Domain, trials: Sequence[Trial]) -> N
         axes.set_xticks(range(len(domain.values)), [label(text(v)) for v in domain.values])
     elif domain.log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif domain.whole:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(key)
     axes.set_ylabel("validation loss")
 
