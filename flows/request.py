@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ray_jobs.errors import UsageError
+from ray_jobs.families import family
 from ray_jobs.families import recipe as named
 from ray_jobs.recipe import Recipe
+from ray_jobs.tuning.space import Domain, parsed
 
+TRIALS = 20  # of a search that says nothing else
 SERVICE = re.compile(r"[a-zA-Z0-9_-]*[a-zA-Z0-9][a-zA-Z0-9_-]*")
 
 
@@ -36,3 +40,30 @@ def resolve(
             f"service {chosen.service!r}: expected letters of the English alphabet, digits, - and _"
         )
     return chosen
+
+
+def planned(
+    recipe: Recipe, fixed: Mapping[str, str], words: Sequence[str], count: int | None
+) -> tuple[dict[str, Domain], int]:
+    """What is searched and in how many trials; raises UsageError for what cannot be.
+
+    Without words it is what the family suggests for the recipe's architecture, but
+    for what is fixed.
+    """
+    trials = TRIALS if count is None else count
+    if trials < 1:
+        raise UsageError(f"--trials {trials}: expected at least 1")
+    both = sorted({word.partition("=")[0] for word in words} & set(fixed))
+    if both:
+        raise UsageError(f"{both[0]} is given to --set and to --search; it is fixed or searched")
+    if words:
+        return parsed(words, recipe), trials
+    spec = recipe.spec.name
+    suggested = family(recipe.family).spaces.get(spec, {})
+    space = {key: domain for key, domain in suggested.items() if key not in fixed}
+    if not space:
+        raise UsageError(
+            f"nothing is left to search: {recipe.family} suggests no settings of {spec} "
+            "that are not fixed; name some with --search KEY=LOW..HIGH or KEY=A,B,C"
+        )
+    return space, trials

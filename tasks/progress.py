@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 STAGES = (
     "ingest", "clean", "split", "describe", "train", "evaluate", "gate", "register", "publish",
 )  # fmt: skip
-ON_REQUEST = ("cross-validate",)
+ON_REQUEST = ("cross-validate", "tune")
 T = TypeVar("T")
 
 
@@ -74,6 +74,10 @@ class Progress:
         figures = ", ".join(filter(None, [figures, _spent(event.metrics)]))
         extra = {**_extra("train", "running"), "done": event.step / self.epochs}
         log.info("train: epoch %d of %d, %s", event.step, self.epochs, figures, extra=extra)
+
+    def trial(self, told: str, share: float) -> None:
+        """Tell of a trial that has ended, and which share of all has."""
+        log.info("tune: %s", told, extra={**_extra("tune", "running"), "done": share})
 
 
 def _spent(metrics: Mapping[str, float]) -> str:

@@ -173,7 +173,7 @@ def log_evaluation(
         figures |= {f"of_{name}/{key}": f.value for key, f in other.metrics.items()}
     for name, difference in (differences or {}).items():
         figures |= named_figures(difference, f"gain_over_{name}/")
-    _log_once(client, run_id, figures)
+    log_once(client, run_id, figures)
     log_json(client, run_id, "evaluation/evaluation.json", evaluation.as_dict())
     for name, other in (others or {}).items():
         log_json(client, run_id, f"evaluation/{name}.json", other.as_dict())
@@ -190,7 +190,7 @@ def log_crossing(
 ) -> None:
     """Log figures over all folds as `folds/auc`, the gains as `folds/gain_over_baseline/auc`."""
     figures = named_figures(metrics, "folds/")
-    _log_once(client, run_id, figures | named_figures(difference, "folds/gain_over_baseline/"))
+    log_once(client, run_id, figures | named_figures(difference, "folds/gain_over_baseline/"))
 
 
 def log_data(client: MlflowClient, run_id: str, clean: CleanTable, split: SplitTable) -> None:
@@ -222,7 +222,8 @@ def log_json(client: MlflowClient, run_id: str, path: str, value: Any) -> None:
     client.log_text(run_id, orjson.dumps(value, option=options).decode(), path)
 
 
-def _log_once(client: MlflowClient, run_id: str, figures: Mapping[str, float]) -> None:
+def log_once(client: MlflowClient, run_id: str, figures: Mapping[str, float]) -> None:
+    """Log figures of a whole run, but for those that it has already."""
     known, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
     fresh = {k: v for k, v in figures.items() if not math.isnan(v) and known.get(k) != v}
     # Of one key MLflow shows the latest, and of several at one time the greatest.

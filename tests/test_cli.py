@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 
 from flows.cli import Interrupted, console
-from flows.cli.app import finish, parsed
+from flows.cli.app import finish
+from flows.cli.options import parsed
 from flows.cli.session import absolute
 from flows.cli.summary import show
 from flows.request import resolve

@@ -11,7 +11,9 @@ import typer
 
 from flows.cli import console
 from flows.cli.data import data as snapshots
-from ray_jobs.errors import LyceumError, UsageError
+from flows.cli.options import AsJson, Data, Report, Seed, Service, Set, Workers, parsed
+from flows.cli.tuning import tune
+from ray_jobs.errors import LyceumError
 
 app = typer.Typer(
     name="lyceum",
@@ -23,14 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(snapshots)
-
-Data = Annotated[str | None, typer.Option(help="A file, a folder, a glob or an fsspec URL.")]
-Service = Annotated[str | None, typer.Option(help="Name of the service; default: the recipe's.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="A setting of the recipe: key=value.")]
-Workers = Annotated[int | None, typer.Option(help="Training workers; default: the recipe's.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of training; default: the recipe's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Report = Annotated[Path | None, typer.Option("--json", help="Write the report to a file.")]
+app.command()(tune)
 
 
 @app.callback()
@@ -262,17 +257,6 @@ def schedule(
 
     made = deploy(at.settings, recipe, cron, service=service, data=source, overrides=pairs)
     console.say(f"scheduled {made.name} at {cron!r} ({made.timezone}): {made.url}")
-
-
-def parsed(settings: list[str] | None) -> dict[str, str]:
-    """`key=value` words as a dictionary; raises UsageError for another form."""
-    pairs: dict[str, str] = {}
-    for word in settings or []:
-        key, separator, value = word.partition("=")
-        if not separator:
-            raise UsageError(f"--set {word!r}: expected key=value, such as budget.epochs=3")
-        pairs[key] = value
-    return pairs
 
 
 def finish(report: dict[str, Any], path: Path | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ray_jobs.data.sources import Source, each_alone
 from ray_jobs.errors import UsageError
 from ray_jobs.recipe import Recipe
 from ray_jobs.target import Target
+from ray_jobs.tuning.space import Space
 from ray_jobs.verb import Column, Verb
 
 
@@ -93,6 +94,7 @@ class Family:
     ceiling: Callable[[Path, pl.DataFrame], NDArray[np.float64]] | None = None  # best possible
     whole: bool = False  # rules look at all rows at once, not at those of a group alone
     ordered: bool = True  # the order of a log without times is its time
+    spaces: Mapping[str, Space] = field(default_factory=dict)  # what is searched, by spec's name
     showcase: bool = False  # what `lyceum demo` shows
 
 

@@ -20,7 +20,8 @@ from ray_jobs import remote, store
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["started", "epoch", "finished", "failed"]
+# Of a search also: a trial there is (its number as step), and in a trial's own events its end.
+Kind = Literal["started", "epoch", "finished", "failed", "trial", "ended"]
 SYSTEM = "system/"  # before a metric of a node, as MLflow has it: system/node-0/cpu_...
 
 

@@ -7,16 +7,45 @@ checkpoints and events beside it; whoever submitted it only watches the store.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from ray_jobs import store
 from ray_jobs.errors import StoreError
 from ray_jobs.recipe import Budget, Resources
+from ray_jobs.training.events import Event, Follower
+
+
+class Following(Protocol):
+    """Reads what a job tells, from where it stopped."""
+
+    def poll(self) -> list[Event]: ...
+
+
+class Job(Protocol):
+    """What can be submitted to Ray: a record on the store, and the events of who reads it."""
+
+    @property
+    def kind(self) -> str:
+        """Of `python -m ray_jobs.KIND JOB_URI`."""
+
+    @property
+    def work(self) -> str:
+        """What it does, for who waits."""
+
+    @property
+    def name(self) -> str: ...
+
+    def save(self) -> str: ...
+
+    def follower(self) -> Following: ...
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """One model to train. All URIs are on the store."""
+
+    kind: ClassVar[str] = "train"
+    work: ClassVar[str] = "training"
 
     name: str  # unique per lineage and attempt-independent: a restart resumes it
     family: str
@@ -46,6 +75,10 @@ class TrainJob:
     @property
     def checkpoints(self) -> str:
         return store.join(self.output, "checkpoints")
+
+    def follower(self) -> Follower:
+        """Reads what the training tells, as it tells it."""
+        return Follower(self.events)
 
     def save(self) -> str:
         """Write the record beside its output; returns its URI."""

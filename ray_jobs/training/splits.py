@@ -14,6 +14,8 @@ from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
+import torch
+from torch import nn
 
 from ray_jobs import code, manifest, remote, settings, store
 from ray_jobs.data.tables import parts, read_parquet
@@ -36,11 +38,11 @@ class Splits:
     vocabulary: Any  # of the train split alone
 
     @classmethod
-    def of(cls, job: TrainJob) -> Splits:
-        """The splits of a job whose vocabulary has been noted."""
+    def of(cls, job: TrainJob, vocabulary: str = "") -> Splits:
+        """The splits of a job whose vocabulary has been noted, at a place of its own or another."""
         kind = family(job.family)
-        vocabulary = kind.vocabulary_from_json(store.read_json(job.vocabulary))
-        return cls(job, kind, spec_from(job.spec, kind.specs), vocabulary)
+        known = kind.vocabulary_from_json(store.read_json(vocabulary or job.vocabulary))
+        return cls(job, kind, spec_from(job.spec, kind.specs), known)
 
     @classmethod
     def seen(cls, job: TrainJob, train: Iterable[pl.DataFrame]) -> Splits:
@@ -48,9 +50,19 @@ class Splits:
         kind = family(job.family)
         return cls(job, kind, spec_from(job.spec, kind.specs), kind.vocabulary(train))
 
-    def note_vocabulary(self) -> None:
+    def note_vocabulary(self, uri: str = "") -> None:
         """Lay the vocabulary where every worker finds it."""
-        store.write_json(self.job.vocabulary, self.vocabulary.as_json())
+        store.write_json(uri or self.job.vocabulary, self.vocabulary.as_json())
+
+    def network(self, *, prepared: bool = True) -> nn.Module:
+        """A fresh network, by the seed; prepared where its spec reads something off the data."""
+        torch.manual_seed(self.job.seed)
+        if prepared and hasattr(self.spec, "prepare"):
+            module = self.spec.prepare(tables(self.job.train), self.vocabulary)
+        else:
+            module = self.spec.build(self.vocabulary)
+        assert isinstance(module, nn.Module), f"{self.spec} gave {module}, which is no module"
+        return module
 
     def lesson(self) -> Lesson:
         """The splits as examples on this node's disk, for the loop."""

@@ -1,4 +1,4 @@
-"""Training as a Ray job, seen from whoever asked for it: submit, follow, stop.
+"""Work as a Ray job, a training or a search, seen from whoever asked for it: submit, follow, stop.
 
 The same for a Ray of one's own and for a cluster: both have a dashboard
 address. The status of the job is the truth, its events are the story.
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from ray_jobs.errors import AwayError, TrainingError
 from ray_jobs.remote import PATIENCE_S
-from ray_jobs.training.events import Event, Follower
-from ray_jobs.training.job import TrainJob
+from ray_jobs.training.events import Event
+from ray_jobs.training.job import Following, Job
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -35,7 +35,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours
 LOG_LINES = 25  # of a failed job's log, in the error
 
 
-def submit(job: TrainJob, address: str) -> str:
+def submit(job: Job, address: str) -> str:
     """Start a job on the Ray whose dashboard is at an address; returns its submission id.
 
     The id follows from the job's name, so that asking again while it runs
@@ -49,11 +49,11 @@ def submit(job: TrainJob, address: str) -> str:
         submission_id = f"{_prefix(job)}{last + 1}"
         running = [name for name, status in known.items() if not status.is_terminal()]
         if running:
-            logger.info("training %s is running already; following it", running[0])
+            logger.info("%s %s is running already; following it", job.work, running[0])
             return running[0]
         try:
             return client.submit_job(
-                entrypoint=_entrypoint(uri),
+                entrypoint=_entrypoint(job, uri),
                 submission_id=submission_id,
                 entrypoint_num_cpus=0,
             )
@@ -64,7 +64,7 @@ def submit(job: TrainJob, address: str) -> str:
 
 
 def wait(
-    job: TrainJob,
+    job: Job,
     submission_id: str,
     address: str,
     on_event: Callable[[Event], None],
@@ -78,13 +78,13 @@ def wait(
     goes on from its last checkpoint. Raises TrainingError when the job fails. When
     the caller is interrupted, or the job does not start in time, it is stopped.
     """
-    follower = Follower(job.events)
+    follower = job.follower()
     for life in range(1, LIVES + 1):
-        watch = _Watch(_client(address), submission_id, on_event, follower)
+        watch = _Watch(_client(address), submission_id, job.work, on_event, follower)
         try:
             status = watch.to_the_end(start_timeout_s)
         except BaseException:
-            _stop(watch.client, submission_id)
+            _stop(watch)
             raise
         last = watch.last
         if status == "SUCCEEDED" and last is not None and last.kind == "finished":
@@ -92,7 +92,7 @@ def wait(
             return digest
         if life == LIVES or status != "FAILED" or _complaint(watch):
             break
-        logger.warning("training %s died without a word; going on with it", submission_id)
+        logger.warning("%s %s died without a word; going on with it", job.work, submission_id)
         submission_id = submit(job, address)
     raise TrainingError(_reason(watch, status))
 
@@ -103,8 +103,9 @@ class _Watch:
 
     client: JobSubmissionClient
     submission_id: str
+    work: str
     on_event: Callable[[Event], None]
-    follower: Follower
+    follower: Following
     last: Event | None = None
     answered: float = field(default_factory=time.monotonic)  # when Ray last answered
     heard: float = field(default_factory=time.monotonic)  # when the storage last answered
@@ -125,7 +126,7 @@ class _Watch:
                 self._pass_on_log()
             if str(status) == "PENDING" and time.monotonic() - started > start_timeout_s:
                 raise TrainingError(
-                    f"training did not start within {start_timeout_s:g} s; the Ray it was "
+                    f"{self.work} did not start within {start_timeout_s:g} s; the Ray it was "
                     "submitted to is overloaded or its job agent is down (`lyceum status`)"
                 )
             time.sleep(POLL_S)
@@ -137,7 +138,7 @@ class _Watch:
             if time.monotonic() - self.answered > SILENCE_S:
                 raise TrainingError(
                     f"Ray has not answered for {SILENCE_S:g} s ({error}); start it and run again, "
-                    "training goes on from its last checkpoint"
+                    f"{self.work} goes on from its last checkpoint"
                 ) from error
             return None
         self.answered = time.monotonic()
@@ -158,7 +159,8 @@ class _Watch:
 
     def _deliver(self) -> None:
         for event in self._news():
-            self.last = event
+            if "trial" not in event.detail:  # what one trial says is not the search's last word
+                self.last = event
             self.on_event(event)
 
     def _news(self) -> list[Event]:
@@ -183,7 +185,7 @@ def _client(address: str) -> JobSubmissionClient:
         raise TrainingError(f"no Ray dashboard answers at {url}: {error}") from error
 
 
-def _entrypoint(uri: str) -> str:
+def _entrypoint(job: Job, uri: str) -> str:
     """The command of the Ray job; it names the Ray that this process has joined, if any.
 
     What Ray itself puts into a job's RAY_ADDRESS is found by looking through
@@ -192,14 +194,15 @@ def _entrypoint(uri: str) -> str:
     import ray
 
     joined = ray.get_runtime_context().gcs_address if ray.is_initialized() else ""
-    return shlex.join([sys.executable, "-m", "ray_jobs.train", uri, *filter(None, [joined])])
+    module = f"ray_jobs.{job.kind}"
+    return shlex.join([sys.executable, "-m", module, uri, *filter(None, [joined])])
 
 
-def _prefix(job: TrainJob) -> str:
-    return f"train-{job.name}-"
+def _prefix(job: Job) -> str:
+    return f"{job.kind}-{job.name}-"
 
 
-def _attempts(client: JobSubmissionClient, job: TrainJob) -> dict[str, JobStatus]:
+def _attempts(client: JobSubmissionClient, job: Job) -> dict[str, JobStatus]:
     """Every submission of this job so far, with its status."""
     jobs: list[JobDetails] = client.list_jobs()
     mine = re.compile(re.escape(_prefix(job)) + r"\d+")
@@ -210,32 +213,33 @@ def _attempts(client: JobSubmissionClient, job: TrainJob) -> dict[str, JobStatus
     }
 
 
-def _stop(client: JobSubmissionClient, submission_id: str) -> None:
+def _stop(watch: _Watch) -> None:
     """Stop a job and see it end, so that nothing trains on for nobody."""
+    client, who = watch.client, f"{watch.work} {watch.submission_id}"
     try:
-        client.stop_job(submission_id)
+        client.stop_job(watch.submission_id)
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while time.monotonic() < deadline:
-            if client.get_job_status(submission_id).is_terminal():
+            if client.get_job_status(watch.submission_id).is_terminal():
                 return
             time.sleep(POLL_S)
     except (OSError, RuntimeError) as error:
-        logger.warning("could not stop training %s: %s", submission_id, error)
+        logger.warning("could not stop %s: %s", who, error)
         return
-    logger.warning("training %s did not stop within %g s", submission_id, STOP_TIMEOUT_S)
+    logger.warning("%s did not stop within %g s", who, STOP_TIMEOUT_S)
 
 
 def _reason(watch: _Watch, status: str) -> str:
     """Why a job ended without a model: what it said itself, or the end of its log."""
     if status == "STOPPED":
-        return f"training {watch.submission_id} was stopped; run again and it goes on"
+        return f"{watch.work} {watch.submission_id} was stopped; run again and it goes on"
     try:
         if complaint := _complaint(watch):
             return complaint
         lines = watch.client.get_job_logs(watch.submission_id).strip().splitlines()
     except (OSError, RuntimeError) as error:
-        return f"training ended {status}, and its log cannot be had: {error}"
-    return "\n".join([f"training ended {status}; the end of its log:", *lines[-LOG_LINES:]])
+        return f"{watch.work} ended {status}, and its log cannot be had: {error}"
+    return "\n".join([f"{watch.work} ended {status}; the end of its log:", *lines[-LOG_LINES:]])
 
 
 def _complaint(watch: _Watch) -> str:

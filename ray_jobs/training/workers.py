@@ -26,7 +26,7 @@ from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
 from ray_jobs.training.machine import Machine
 from ray_jobs.training.sharded import Objective, divides, gathered
-from ray_jobs.training.splits import Splits, tables
+from ray_jobs.training.splits import Splits
 from ray_jobs.training.team import Team
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,9 @@ class _Worker:
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
         lesson = self.splits.lesson()
-        fresh = State.of(self._module(), self.job.budget, self.team)
+        # The first rank's network is given to all, so it alone prepares.
+        network = self.splits.network(prepared=self.team.leads)
+        fresh = State.of(network, self.job.budget, self.team)
         state = self._restored(fresh)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
         self._say_started(lesson, state)
@@ -121,17 +123,6 @@ class _Worker:
             self.uploads.finish()
         best = self._best(state)
         return self._write(state, best) if self.team.leads else ""
-
-    def _module(self) -> nn.Module:
-        """A fresh network; the first rank's is given to all, so it alone prepares."""
-        torch.manual_seed(self.job.seed)
-        spec, vocabulary = self.splits.spec, self.splits.vocabulary
-        if self.team.leads and hasattr(spec, "prepare"):
-            module = spec.prepare(tables(self.job.train), vocabulary)
-        else:
-            module = spec.build(vocabulary)
-        assert isinstance(module, nn.Module), f"{spec} gave {module}, which is no module"
-        return module
 
     def _say_started(self, lesson: Lesson, state: State) -> None:
         if not self.team.leads:

@@ -7,7 +7,7 @@ is correct comes out, for any item, seen or unseen.
 from __future__ import annotations
 
 from ray_jobs.families import Family, Words
-from ray_jobs.families.knowledge import batch, formats, loss, recipes, rules, sample, slices
+from ray_jobs.families.knowledge import batch, formats, loss, recipes, rules, sample, search, slices
 from ray_jobs.families.knowledge.api import API
 from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.families.knowledge.networks.rasch import Rasch
@@ -41,6 +41,7 @@ FAMILY = Family(
     specs=SPECS,
     baseline=Rasch,
     recipes=recipes.RECIPES,
+    spaces=search.SPACES,
     vocabulary=Vocabulary.of,
     vocabulary_from_json=Vocabulary.from_json,
     example=batch.History,

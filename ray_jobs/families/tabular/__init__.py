@@ -14,6 +14,7 @@ from ray_jobs.families.tabular import (
     recipes,
     rules,
     sample,
+    search,
     slices,
     vocabulary,
 )
@@ -46,6 +47,7 @@ FAMILY = Family(
     specs=SPECS,
     baseline=Boosting,
     recipes=recipes.RECIPES,
+    spaces=search.SPACES,
     vocabulary=Vocabulary.of,
     vocabulary_from_json=Vocabulary.from_json,
     example=batch.Row,
