@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,11 @@ class Run:
     @property
     def store(self) -> str:
         return self.settings.store_uri
+
+    @property
+    def holder(self) -> str:
+        """Who trains: one run of a service at a time on a home, since it takes its lock."""
+        return f"{socket.gethostname()}:{self.settings.home.absolute()}:{self.recipe.service}"
 
     @property
     def learning(self) -> tuple[code.Piece, ...]:

@@ -101,6 +101,7 @@ def training_job(run: Run, splits: SplitTable, lineage: str, uri: str) -> TrainJ
         budget=recipe.budget,
         resources=recipe.resources,
         about={"service": recipe.service, "lineage": lineage},
+        holder=run.holder,
     )
 
 

@@ -86,4 +86,5 @@ def search_job(run: Run, plan: Plan, splits: SplitTable, lineage: str, uri: str)
         space=as_json(plan.space),
         budget=recipe.budget,
         resources=recipe.resources,
+        holder=run.holder,
     )

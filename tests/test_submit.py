@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 
 from flows.cli.console import Lines
 from ray_jobs.errors import TrainingError
-from ray_jobs.training import events, submit
+from ray_jobs.training import events, submit, watch
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from tests.remote_parts import Clock, Said, answering
@@ -46,7 +46,8 @@ class Ray:
 
     def queues(self, asked: dict[str, Any]) -> None:
         assert asked["entrypoint_num_cpus"] == 0, "the workers would have one CPU less"
-        self.has(asked["submission_id"], "PENDING", entrypoint=asked["entrypoint"])
+        told = {name: asked[name] for name in ("entrypoint", "metadata")}
+        self.has(asked["submission_id"], "PENDING", **told)
 
     def has(self, name: str, status: str, **more: Any) -> None:
         usual = {"type": "SUBMISSION", "entrypoint": "x", "start_time": 1000 * int(time.time() - 5)}
@@ -139,7 +140,8 @@ def asked(tmp_path: Path) -> Iterator[Asked]:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(submit, "time", clock)
+    for module in (submit, watch):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -211,6 +213,27 @@ def test_a_job_that_failed_is_told_in_its_own_words(asked: Asked) -> None:
     assert said == "loss is nan; lower budget.learning_rate"
 
 
+def test_what_its_holder_left_running_is_stopped_before_another_begins(asked: Asked) -> None:
+    mine, others = {submit.HOLDER: "a home"}, {submit.HOLDER: "another home"}
+    asked.ray.has("train-toy-1", "RUNNING", metadata=mine)
+    asked.ray.has("train-before-1", "RUNNING", metadata=mine)
+    asked.ray.has("train-long-ago-1", "SUCCEEDED", metadata=mine)
+    asked.ray.has("tune-before-1", "RUNNING", metadata=mine)
+    asked.ray.has("train-else-1", "RUNNING", metadata=others)
+    asked.ray.has("train-nobodys-1", "RUNNING")
+    kept = dict(asked.ray.jobs)
+    asked.job = replace(asked.job, holder="a home")
+    assert asked.submitted() == "train-toy-1", "it is followed again"
+    ended = [name for name, of in asked.ray.jobs.items() if of["status"] == "STOPPED"]
+    assert ended == ["train-before-1"]
+    asked.ray.jobs = {"train-nobodys-1": kept["train-nobodys-1"]}
+    asked.job = replace(asked.job, name="new", holder="")
+    assert asked.submitted() == "train-new-1"
+    assert asked.ray.jobs["train-nobodys-1"]["status"] == "RUNNING"
+    asked.job = replace(asked.job, name="newer", holder="a home")
+    assert asked.ray.jobs[asked.submitted()]["metadata"] == mine
+
+
 def test_what_a_job_prints_is_passed_on_line_by_line_and_once(
     asked: Asked, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,7 +243,7 @@ def test_what_a_job_prints_is_passed_on_line_by_line_and_once(
 
         return happens
 
-    looks = ["RUNNING"] * (1 + int(submit.LOG_S / submit.POLL_S))
+    looks = ["RUNNING"] * (1 + int(watch.LOG_S / watch.POLL_S))
     story: list[Step] = [*looks, prints("one\n\x1b[36mtwo\x1b[0m\nthr"), *looks, prints("ee\n")]
     with caplog.at_level(logging.INFO, "ray_jobs"):
         logging.getLogger("ray_jobs").addHandler(lines := Lines())

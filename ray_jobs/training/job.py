@@ -35,6 +35,10 @@ class Job(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def holder(self) -> str:
+        """Who follows it, one job of a kind at a time; empty: not told."""
+
     def save(self) -> str: ...
 
     def follower(self) -> Following: ...
@@ -58,6 +62,7 @@ class TrainJob:
     budget: Budget
     resources: Resources
     about: dict[str, Any]  # goes into the artifact as it is: lineage, data digest, ...
+    holder: str = ""  # whose job it is, who has one at a time: a service of a home
 
     @property
     def artifact(self) -> str:

@@ -38,6 +38,7 @@ class SearchJob:
     space: dict[str, dict[str, Any]]  # as space.as_json gives it
     budget: Budget
     resources: Resources
+    holder: str = ""  # whose search it is, who has one at a time: a service of a home
 
     @property
     def events(self) -> str:
