@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -116,18 +117,27 @@ def together(folder: Path) -> None:
         for probe in (one, other):
             probe.bind(("127.0.0.1", 0))
         ports = [str(probe.getsockname()[1]) for probe in (one, other)]
-    workers = [
-        subprocess.Popen(
+    said = [folder / f"said-{rank}.txt" for rank in range(3)]
+    workers = [started(folder, rank, ports, path) for rank, path in enumerate(said)]
+    until = time.monotonic() + 400
+    while any(worker.poll() is None for worker in workers):
+        # Whoever waits for one that failed would wait for long.
+        if any(worker.returncode for worker in workers) or time.monotonic() > until:
+            for worker in workers:
+                worker.kill()
+        time.sleep(0.1)
+    words = "\n".join(path.read_text() for path in said)
+    assert [worker.returncode for worker in workers] == [0, 0, 0], words
+
+
+def started(folder: Path, rank: int, ports: list[str], said: Path) -> subprocess.Popen[bytes]:
+    with said.open("w") as file:
+        return subprocess.Popen(
             [sys.executable, "-m", "tests.test_sharded", str(folder), str(rank), *ports],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=Path(__file__).parent.parent,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=file,
         )
-        for rank in range(3)
-    ]
-    said = [worker.communicate(timeout=400)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0], "\n".join(said)
 
 
 @pytest.fixture(autouse=True)
