@@ -10,6 +10,7 @@ import pytest
 
 from flows.platform import embedded, environment
 from ray_jobs.cluster import Cluster, joined
+from ray_jobs.privacy import load_key
 from ray_jobs.settings import Settings
 
 
@@ -17,6 +18,7 @@ from ray_jobs.settings import Settings
 def serving(home: Path) -> Iterator[tuple[Settings, Cluster]]:
     """Settings of a home, and the cluster that they lead to; gone with the block."""
     settings = Settings(home=home, key_file=home / "key", cpus=2)
+    load_key(settings.key_file)  # as who ingests does
     # Ray read what concerns its own processes when it was imported; Serve's start later.
     serve = {k: v for k, v in environment(settings).items() if k.startswith("RAY_SERVE")}
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "SPT_NOENV": "1"}

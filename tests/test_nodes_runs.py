@@ -37,13 +37,14 @@ class School:
     s3: Server
     folder: Path
     url: str
+    port: int  # of all services of the cluster
 
     def machine(self, name: str, *, joins: bool = True) -> Installation:
         """A machine of its own, with a store of its own, and one key for all."""
         given = {
             **self.s3.environment,
             "LYCEUM_STORE": f"{self.url}/{name}",
-            "LYCEUM_HTTP_PORT": str(free_ports(1)[0]),
+            "LYCEUM_HTTP_PORT": str(self.port),
             "LYCEUM_KEY_FILE": str(self.folder / "key"),
         }
         here = Installation.of(self.folder / name, self.folder, **given)
@@ -76,7 +77,7 @@ def school(s3_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
     simulate(SCHOOL, folder / "logs")
     with known(**s3_server.environment), several(3, **s3_server.environment) as cluster:
         store.put_folder(folder / "logs", f"{url}/logs")
-        yield School(cluster, s3_server, folder, url)
+        yield School(cluster, s3_server, folder, url, free_ports(1)[0])
 
 
 @pytest.fixture(scope="module")

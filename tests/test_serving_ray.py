@@ -22,7 +22,7 @@ from ray import serve
 
 from ray_jobs import artifact
 from ray_jobs.cluster import Cluster
-from ray_jobs.errors import ServiceError
+from ray_jobs.errors import PlatformError, ServiceError
 from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
@@ -171,6 +171,13 @@ def live(at: Installation, releases: list[Release]) -> Release:
     """Version 1, live."""
     at.publish(releases[0])
     return releases[0]
+
+
+def test_a_serve_that_listens_elsewhere_is_told_at_once(at: Installation) -> None:
+    port = int(at.cluster.services.rpartition(":")[2])
+    deploy.start("127.0.0.1", port)
+    with pytest.raises(PlatformError, match=rf"at port {port} already.*LYCEUM_HTTP_PORT={port}"):
+        deploy.start("127.0.0.1", port + 1)
 
 
 def test_a_published_release_answers_what_was_evaluated(at: Installation, live: Release) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from ray_jobs.errors import ServiceError
+from ray_jobs.errors import PlatformError, ServiceError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving.release import Release
 
@@ -33,10 +34,21 @@ FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
 
 def start(host: str, port: int) -> None:
-    """Start Serve on the joined Ray, or find it started."""
-    # Its INFO lines tell a person nothing; warnings stay.
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    """Start Serve on the joined Ray, or find it started.
+
+    Raises PlatformError where it listens at another port already.
+    """
+    # Its INFO lines tell a person nothing, and of another port we say more below.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options=HTTPOptions(host=host, port=port), proxy_location="HeadOnly")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    client: Any = _get_global_client()  # there is one, or it raises
+    there = client.http_config.port
+    if there != port:
+        raise PlatformError(
+            f"Serve on this Ray listens at port {there} already, not at {port}; set "
+            f"LYCEUM_HTTP_PORT={there}, or stop it with all its services: serve shutdown"
+        )
 
 
 def publish(
