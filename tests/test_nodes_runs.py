@@ -104,7 +104,8 @@ def test_a_flow_that_is_killed_finds_its_training_again(
     school: School, undisturbed: dict[str, Any], moment: int
 ) -> None:
     here, before = school.machine(f"killed-{moment}"), len(school.trainings())
-    school.started(here, moment).kill()
+    with school.started(here, moment) as run:
+        run.kill()
     report = here.run(*school.words())
     assert len(school.trainings()) == before + 1, "another training beside the one that ran on"
     assert report["metrics"] == undisturbed["metrics"]
