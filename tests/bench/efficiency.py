@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ray_jobs.families.knowledge.networks import Lstm
+from ray_jobs.families.knowledge.networks import Attention, Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.recipe import Budget, Resources, as_dict
 from ray_jobs.training import events
@@ -34,8 +34,8 @@ from tests.installation import SCHOOL, Installation
 PAIRS = 3
 ANSWERS = 120_000
 EPOCHS = 4  # of which the first is not counted: in it memory is found and kernels are chosen
-BATCH_COST = 8192
-SPEC = Lstm(width=200, neighbours=0)
+# By how much they compute for each weight that workers exchange: much, and little.
+SPECS = ((Attention(width=256, layers=2), 16384), (Lstm(width=200, neighbours=0), 8192))
 TEN_MINUTES = 600.0
 
 
@@ -43,35 +43,38 @@ def main() -> None:
     """Print the three ratios, each of medians of pairs taken in turn."""
     with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as name:
         folder = Path(name)
-        asked = [job(folder / str(number), seed=number) for number in range(2)]
-        workers(folder, asked)
-        epochs(folder, asked[0])
+        for spec, batch_cost in SPECS:
+            places = [folder / f"{spec.name}-{number}" for number in range(2)]
+            asked = [job(place, spec, batch_cost) for place in places]
+            workers(asked)
+        epochs(asked[0])
         whole_run(folder)
 
 
-def job(folder: Path, seed: int) -> TrainJob:
+def job(folder: Path, spec: Any, batch_cost: int) -> TrainJob:
     made = memory.job(folder, ANSWERS)
-    budget = Budget(epochs=EPOCHS, batch_cost=BATCH_COST)
-    return replace(made, name=folder.name, spec=as_dict(SPEC), seed=seed, budget=budget)
+    budget = Budget(epochs=EPOCHS, batch_cost=batch_cost)
+    return replace(made, name=folder.name, spec=as_dict(spec), budget=budget)
 
 
-def workers(folder: Path, asked: Sequence[TrainJob]) -> None:
+def workers(asked: Sequence[TrainJob]) -> None:
     """Answers per second of two workers, by those of two processes that each learn alone."""
-    half = [replace(one, budget=replace(one.budget, batch_cost=BATCH_COST // 2)) for one in asked]
+    name, batch_cost = asked[0].spec["name"], asked[0].budget.batch_cost
+    half = [replace(one, budget=replace(one.budget, batch_cost=batch_cost // 2)) for one in asked]
     ratios = []
     for pair in range(PAIRS):
         together = through_ray(renamed(asked[0], f"together-{pair}"), workers=2, cpus=2)
         alone = alone_at_once([renamed(one, f"{one.name}-alone-{pair}") for one in half])
         ratios.append(rate(together) / sum(map(rate, alone)))
         print(
-            f"two workers {rate(together):,.0f} answers/s, two processes "
+            f"{name}: two workers {rate(together):,.0f} answers/s, two processes "
             f"{' + '.join(f'{rate(one):,.0f}' for one in alone)}: {ratios[-1]:.2f}",
             flush=True,
         )
-    print(f"two workers / two processes of their own: {statistics.median(ratios):.2f}")
+    print(f"{name}: two workers / two processes of their own: {statistics.median(ratios):.2f}")
 
 
-def epochs(folder: Path, asked: TrainJob) -> None:
+def epochs(asked: TrainJob) -> None:
     """Seconds from epoch to epoch with one worker of one thread, by those of the bare loop."""
     ratios = []
     for pair in range(PAIRS):
