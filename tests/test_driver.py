@@ -263,6 +263,7 @@ def test_only_the_first_worker_writes(cluster: Ray, network: TrainJob) -> None:
     Splits.seen(network, tables(network.train)).note_vocabulary()
     assert workers.train_network({"job": network.save()}) == {"digest": ""}
     assert cluster.reports == BUDGET.epochs
+    assert {p.name for p in Path(network.output).iterdir()} == {"job.json", "vocabulary.json"}
 
 
 def test_workers_may_be_fewer_as_far_as_is_allowed(cluster: Ray, network: TrainJob) -> None:
@@ -290,7 +291,6 @@ def test_an_epoch_tells_what_its_node_was_busy_with(cluster: Ray, network: Train
         for share in ("cpu_utilization_percentage", "system_memory_usage_percentage"):
             assert 0 <= found[share] <= 100
         assert found["network_receive_megabytes"] >= 0
-    assert {p.name for p in Path(network.output).iterdir()} == {"job.json", "vocabulary.json"}
 
 
 def test_a_model_that_is_there_is_not_trained_again(

@@ -106,7 +106,8 @@ class _Worker:
         self.attempt = events.next_attempt(job.events)
         self.uploads = checkpoint.Uploads(job.checkpoints)
         # Ray numbers nodes by their addresses, and two may lie behind one.
-        self.machine = Machine(f"node-{_numbered(self.nodes)[rank]}", self.team.device)
+        number = list(dict.fromkeys(self.nodes)).index(here)
+        self.machine = Machine(f"node-{number}", self.team.device)
         self.first_here = self.nodes.index(here) == rank
 
     def train(self) -> str:
@@ -184,12 +185,6 @@ class _Worker:
             "rows_per_s": state.rows_per_s,
         }
         return write_artifact(self.job, self.splits, best, about)
-
-
-def _numbered(names: list[str]) -> list[int]:
-    """For each name its number, equal names having one, in the order in which they come."""
-    known = list(dict.fromkeys(names))
-    return [known.index(name) for name in names]
 
 
 def node_cpus() -> int:
