@@ -16,6 +16,8 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from ray_jobs import store
 from ray_jobs.families.knowledge.simulator import simulate
+from ray_jobs.training import events
+from ray_jobs.training.events import Event
 from tests.cluster_parts import Nodes, several
 from tests.installation import SCHOOL, Installation
 from tests.s3_parts import Server, free_ports, known
@@ -26,7 +28,7 @@ SETS = [
     "spec.width=16", "spec.neighbours=8", "budget.learning_rate=0.02", "gate.beat_baseline=false",
     "gate.margin=1", "gate.slice_margin=1", "gate.max_calibration_error=1",
 ]  # fmt: skip
-EPOCHS = 100  # time enough for a command to start again meanwhile
+EPOCHS = 250  # time enough for a command to start again meanwhile
 
 
 @dataclass
@@ -64,6 +66,12 @@ class School:
         heard = any(line.startswith(f"train: epoch {epoch} of") for line in run.stdout)
         assert heard, run.communicate()[1]
         return run
+
+    def attempts(self, name: str) -> list[Event]:
+        """Each start of the workers of a machine's only training."""
+        place = f"{self.url}/{name}/stages/train"
+        (path,) = (path for path in store.sizes(place) if path.endswith("events.jsonl"))
+        return [event for event in events.read(f"{place}/{path}") if event.kind == "started"]
 
     def trainings(self) -> list[JobDetails]:
         """The jobs of the cluster, the oldest first."""
@@ -103,11 +111,12 @@ def test_a_run_on_three_nodes_is_as_good_as_runs_on_one(school: School) -> None:
 def test_a_flow_that_is_killed_finds_its_training_again(
     school: School, undisturbed: dict[str, Any], moment: int
 ) -> None:
-    here, before = school.machine(f"killed-{moment}"), len(school.trainings())
+    here = school.machine(f"killed-{moment}")
     with school.started(here, moment) as run:
         run.kill()
     report = here.run(*school.words())
-    assert len(school.trainings()) == before + 1, "another training beside the one that ran on"
+    (started,) = school.attempts(f"killed-{moment}")  # and no other beside the one that ran on
+    assert started.detail["resumed_from"] == 0
     assert report["metrics"] == undisturbed["metrics"]
     each_epoch_is_there_once(here, report)
 
