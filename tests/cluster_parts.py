@@ -145,21 +145,6 @@ class Nodes:
         self.nodes.append(node)
         return node
 
-    def drain(self, node: Node, seconds: int) -> None:
-        """Tell Ray that a node will be gone so soon, as its owner would."""
-        sockets = {each["RayletSocketName"]: each["NodeID"] for each in alive()}
-        (identifier,) = (i for path, i in sockets.items() if path.startswith(str(node.folder)))
-        options = {
-            "--address": self.address,
-            "--node-id": identifier,
-            "--reason": "DRAIN_NODE_REASON_PREEMPTION",
-            "--reason-message": "its owner wants it back",
-            "--deadline-remaining-seconds": str(seconds),
-        }
-        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node"]
-        command += [word for option in options.items() for word in option]
-        subprocess.run(command, env=self.environment, check=True)
-
     def join(self) -> None:
         """Connect this process, once every node that was added is there."""
         until = time.monotonic() + READY_S

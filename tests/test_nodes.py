@@ -75,15 +75,6 @@ def lose_a_node(cluster: Nodes, _: Server) -> None:
     cluster.add()
 
 
-def take_a_node_away(cluster: Nodes, _: Server) -> None:
-    """Its owner wants a machine back, says so a few seconds before, and lends another one."""
-    node = cluster.nodes.pop()
-    cluster.drain(node, 5)
-    cluster.add()
-    time.sleep(5)
-    node.kill()
-
-
 def lose_the_driver(cluster: Nodes, _: Server) -> None:
     """The job itself is killed, and with it whoever it had started."""
     for process in cluster.nodes[0].named("ray_jobs.train"):
@@ -112,7 +103,6 @@ def lose_the_storage(_: Nodes, s3: Server) -> None:
 LOSSES: dict[Callable[[Nodes, Server], None], set[int]] = {  # and how many attempts that takes
     lose_a_worker: {2},
     lose_a_node: {2},
-    take_a_node_away: {2},
     lose_the_driver: {2},
     lose_sight_of_a_node: {1, 2},
     lose_the_storage: {1},
