@@ -18,6 +18,7 @@ from ray._private import parameter
 from ray_jobs import cluster
 from ray_jobs.cluster import Cluster, joined
 from ray_jobs.errors import PlatformError
+from ray_jobs.serving import deploy
 from ray_jobs.settings import Settings
 
 HOME = Path("/nowhere")
@@ -31,6 +32,7 @@ class Ray:
         self.asked: dict[str, Any] = {}
         self.agent_port: Any = None
         self.http: tuple[str, int] | None = None
+        self.http_config: Any = None  # as Serve keeps it
         self.there = self.handles_signals = True
         self.up = False
 
@@ -46,6 +48,7 @@ class Ray:
     def start(self, *, http_options: Any, **_: Any) -> None:
         assert self.up
         self.http = (http_options.host, http_options.port)
+        self.http_config = http_options
 
     def shutdown(self) -> None:
         self.up = False
@@ -57,6 +60,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
     for name in ("init", "shutdown"):
         monkeypatch.setattr(ray, name, getattr(here, name))
     monkeypatch.setattr(serve, "start", here.start)
+    monkeypatch.setattr(deploy, "_get_global_client", lambda: here)
     yield here
     signal.signal(signal.SIGTERM, before)
 
