@@ -66,6 +66,17 @@ class Registry:
         return tracking.run_page(self.client, run_id, artifact)
 
 
+def recipe_tags(run: Run) -> dict[str, str]:
+    """By what an analyst finds whatever MLflow is told of a recipe."""
+    return {
+        "family": run.recipe.family,
+        "service": run.recipe.service,
+        "recipe": run.recipe.name,
+        "spec": run.recipe.spec.name,
+        "protocol": run.family.protocol,
+    }
+
+
 def opened(
     run: Run,
     mlflow: Registry,
@@ -75,15 +86,7 @@ def opened(
     lineage: str,
 ) -> str:
     """The id of the lineage's run, with parameters, data and tags."""
-    tags = {
-        **provenance.code_tags(),
-        **provenance.flow_tags(),
-        "family": run.recipe.family,
-        "service": run.recipe.service,
-        "recipe": run.recipe.name,
-        "spec": run.recipe.spec.name,
-        "protocol": run.family.protocol,
-    }
+    tags = {**provenance.code_tags(), **provenance.flow_tags(), **recipe_tags(run)}
     run_id = tracking.open_run(
         mlflow.client,
         service=run.recipe.service,

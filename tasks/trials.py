@@ -20,7 +20,7 @@ from ray_jobs.training.events import Event
 from ray_jobs.tuning.space import text, tried
 from ray_jobs.tuning.trials import FAILED, FINISHED, STOPPED, Trial, ranked
 from tasks import provenance, tracking
-from tasks.record import Registry
+from tasks.record import Registry, recipe_tags
 from tasks.run import Run
 from tasks.trialplots import draw
 from tasks.tune import Plan
@@ -44,7 +44,12 @@ def opened(
         name=f"search-{run.recipe.spec.name}-{lineage[:8]}",
         artifacts=store.join(run.store, "mlflow"),
         params={**as_dict(run.recipe), **asked},
-        tags={**_tags(run), **provenance.code_tags(), **provenance.flow_tags(), "kind": "search"},
+        tags={
+            **recipe_tags(run),
+            **provenance.code_tags(),
+            **provenance.flow_tags(),
+            "kind": "search",
+        },
     )
     tracking.log_data(mlflow.client, run_id, clean, splits)
     return run_id
@@ -82,7 +87,12 @@ class TrialRuns:
 
     def _opened(self, number: int, settings: Mapping[str, Any]) -> str:
         recipe = self._run.recipe
-        tags = {**_tags(self._run), "kind": "trial", PARENT: self._parent, NUMBER: str(number)}
+        tags = {
+            **recipe_tags(self._run),
+            "kind": "trial",
+            PARENT: self._parent,
+            NUMBER: str(number),
+        }
         return tracking.open_run(
             self._client,
             service=recipe.service,
@@ -143,13 +153,3 @@ COLUMNS = ("trial", "end", "validation_loss", "best_epoch", "epochs", "seconds")
 
 def _count(found: Sequence[Trial], end: str) -> float:
     return float(sum(trial.end == end for trial in found))
-
-
-def _tags(run: Run) -> dict[str, str]:
-    return {
-        "family": run.recipe.family,
-        "service": run.recipe.service,
-        "recipe": run.recipe.name,
-        "spec": run.recipe.spec.name,
-        "protocol": run.family.protocol,
-    }

@@ -1,10 +1,11 @@
-"""What several test modules share: one object store for all of a session."""
+"""What several test modules share: one object store for all of a session, and one thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.s3_parts import Server, known, serving
 
@@ -29,3 +30,12 @@ def s3(s3_server: Server) -> Iterator[Server]:
     """The same, named by the environment."""
     with known(**s3_server.environment):
         yield s3_server
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors on many threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

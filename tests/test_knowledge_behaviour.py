@@ -6,7 +6,6 @@ Names, the order of a set and the calendar may not; the order of answers and a p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,11 @@ from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.predictor import predict
 from tests.knowledge_parts import ITEMS, KNOWLEDGE, SKILLS, SMALL, VOCABULARY, arbitrary, asked
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 each_spec = pytest.mark.parametrize("name", sorted(SPECS))
 each_network = pytest.mark.parametrize("name", sorted(set(SPECS) - {"rasch"}))
 DAY_S = 86_400.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small tensors on many threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def school(seed: int = 0, learners: int = 30, length: int = 12) -> pl.DataFrame:

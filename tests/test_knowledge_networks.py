@@ -6,7 +6,6 @@ Every test that takes `network` runs over every spec of the registry.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.networks.rasch import Rasch, RaschModule
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
 from ray_jobs.training.optimiser import parameter_groups
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ITEMS, SKILLS, STEPS = 12, 4, 23
 SMALL: dict[str, dict[str, Any]] = {
@@ -74,15 +75,6 @@ def made(name: str, **settings: Any) -> nn.Module:
                 nn.init.zeros_(part.weight[PADDING])
     assert isinstance(module, nn.Module)
     return module.eval()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small tensors on many threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=sorted(SPECS), scope="module")

@@ -40,6 +40,8 @@ from tests.s3_parts import Server
 from tests.test_two_workers import EXACT, NETWORKS
 from tests.test_two_workers import lesson as family_lesson
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FEW: dict[str, Any] = {"batch_cost": 40, "epochs": 4, "clip_norm": 0.05, "micro_cost": 15}
 Told = dict[str, Any]
 
@@ -138,14 +140,6 @@ def started(folder: Path, rank: int, ports: list[str], said: Path) -> subprocess
             cwd=Path(__file__).parent.parent,
             stderr=file,
         )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

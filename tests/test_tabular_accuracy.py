@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,11 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 SERVED: Any = recipe("tabular").spec
 SEEDS = (0, 1, 2)
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.slow,
     pytest.mark.timeout(2400),
     pytest.mark.skipif(not SHARED.exists(), reason="the data sets are not on this machine"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def ours(spec: Any, train: pl.DataFrame, test: pl.DataFrame) -> Array:

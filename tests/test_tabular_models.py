@@ -21,16 +21,10 @@ from ray_jobs.families.tabular.vocabulary import Vocabulary
 from ray_jobs.target import Array
 from tests.tabular_parts import cleaned, written
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 N = 400
 REGION_EFFECT = {"north": -1.0, "south": 0.0, "west": 1.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def cases(folder: Path, kind: str, seed: int = 0) -> pl.DataFrame:

@@ -12,7 +12,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from ray_jobs.training.optimiser import learning_rate, parameter_groups
 from ray_jobs.training.order import epoch_batches, share, step_seed
 from ray_jobs.training.shards import Shards, pack
 from ray_jobs.training.team import Team
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WIDTH = 4  # features of a row of the toy world
 TRUTH = np.array([1.5, -2.0, 1.0, 0.0])  # its log-odds are a weighted sum of them
@@ -154,15 +156,6 @@ def interrupted(of: Lesson, team: Team, folder: Path, after: int) -> dict[str, T
 def largest_gap(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one if name != "seen")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The toy is too small to share: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- order

@@ -7,12 +7,17 @@ checkpoints and events beside it; whoever submitted it only watches the store.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from ray_jobs import store
 from ray_jobs.errors import StoreError
 from ray_jobs.recipe import Budget, Resources
 from ray_jobs.training.events import Event, Follower
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record")
 
 
 class Following(Protocol):
@@ -87,18 +92,28 @@ class TrainJob:
 
     def save(self) -> str:
         """Write the record beside its output; returns its URI."""
-        uri = store.join(self.output, "job.json")
-        store.write_json(uri, asdict(self))
-        return uri
+        return saved(self, self.output)
 
     @classmethod
     def load(cls, uri: str) -> TrainJob:
-        values = store.read_json(uri)
-        try:
-            parts = {
-                "budget": Budget(**values["budget"]),
-                "resources": Resources(**values["resources"]),
-            }
-            return cls(**{**values, **parts})
-        except (KeyError, TypeError) as error:
-            raise StoreError(f"{uri} is no job of this version ({error}); run again") from error
+        return loaded(cls, uri)
+
+
+def saved(record: DataclassInstance, output: str) -> str:
+    """Write a job's record beside its output; returns its URI."""
+    uri = store.join(output, "job.json")
+    store.write_json(uri, asdict(record))
+    return uri
+
+
+def loaded(kind: type[Record], uri: str) -> Record:
+    """Read a job's record; raises StoreError for one of another version."""
+    values = store.read_json(uri)
+    try:
+        parts = {
+            "budget": Budget(**values["budget"]),
+            "resources": Resources(**values["resources"]),
+        }
+        return kind(**{**values, **parts})
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{uri} is no job of this version ({error}); run again") from error

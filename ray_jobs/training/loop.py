@@ -196,7 +196,7 @@ def _step(
             total += _part(state, lesson, team, batch)
         else:
             with sharded.unchanged(state.module):
-                _part(state, lesson, team, batch, share=0.0)
+                _part(state, lesson, team, batch, worth=0.0)
     slopes = gradients(state.module)
     with clock.exchanging():
         # What is divided was added up on its way back through the network.
@@ -207,11 +207,11 @@ def _step(
     return total
 
 
-def _part(state: State, lesson: Lesson, team: Team, batch: Any, *, share: float = 1.0) -> Tensor:
+def _part(state: State, lesson: Lesson, team: Team, batch: Any, *, worth: float = 1.0) -> Tensor:
     """Add a batch's gradients to what is there; returns its summed loss and its scored rows."""
     with team.autocast(lesson.budget):
         loss = state.objective(batch, lesson.family.loss)
-    torch.autograd.backward(loss * share)
+    torch.autograd.backward(loss * worth)
     return torch.stack([loss.detach(), lesson.family.weight(batch)])
 
 

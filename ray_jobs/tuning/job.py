@@ -7,16 +7,15 @@ are; each trial is a training job with a folder, events and checkpoints of its o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 from ray_jobs import store
-from ray_jobs.errors import StoreError
 from ray_jobs.families import family
 from ray_jobs.recipe import Budget, Recipe, Resources, as_dict, spec_from
 from ray_jobs.training.events import Event, Follower
-from ray_jobs.training.job import TrainJob
+from ray_jobs.training.job import TrainJob, loaded, saved
 from ray_jobs.tuning import space as spaces
 
 
@@ -101,21 +100,11 @@ class SearchJob:
 
     def save(self) -> str:
         """Write the record beside its output; returns its URI."""
-        uri = store.join(self.output, "job.json")
-        store.write_json(uri, asdict(self))
-        return uri
+        return saved(self, self.output)
 
     @classmethod
     def load(cls, uri: str) -> SearchJob:
-        values = store.read_json(uri)
-        try:
-            parts = {
-                "budget": Budget(**values["budget"]),
-                "resources": Resources(**values["resources"]),
-            }
-            return cls(**{**values, **parts})
-        except (KeyError, TypeError) as error:
-            raise StoreError(f"{uri} is no search of this version ({error}); run again") from error
+        return loaded(cls, uri)
 
 
 class TrialsFollower:
