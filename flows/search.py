@@ -124,7 +124,7 @@ class Told:
         how = f", {error}" if trial.end == FAILED else f", validation loss {_loss(trial)}"
         best = ranked(ended)[:1]
         beside = f"; best {_loss(best[0])}, trial {best[0].number}" if best else ""
-        text = f"trial {trial.number} of {self.plan.trials} {trial.end} after {trial.epochs} epochs"
+        text = f"trial {trial.number} of {self.plan.trials} {trial.end} after epoch {trial.epochs}"
         self.progress.trial(f"{text}{how}{beside}", len(ended) / self.plan.trials)
 
 

@@ -108,7 +108,7 @@ class Notebook:
         events.append(uri, Event("ended", events.last_attempt(uri), trial.epochs, detail=detail))
         store.remove(store.join(self._job.folder(number), "checkpoints"))
         self.trials[number] = replace(trial, end=end, error=error)
-        logger.info("trial %d %s after %d epochs: %s", number, end, trial.epochs, trial.loss)
+        logger.info("trial %d %s after epoch %d: %s", number, end, trial.epochs, trial.loss)
 
     def _epochs(self, trial: Trial) -> int:
         """How many epochs a trial is to have."""
