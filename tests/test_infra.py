@@ -35,6 +35,7 @@ from flows.platform.ports import USUAL
 from ray_jobs import manifest, store
 from ray_jobs.recipe import Budget, Resources
 from ray_jobs.settings import FOREIGN, Settings, variable
+from ray_jobs.training.job import saved
 from tests.readme import ROOT
 
 INFRA = ROOT / "infra"
@@ -391,7 +392,7 @@ def test_the_policy_opens_services_and_dashboard_and_the_rest_among_nodes() -> N
     assert [port["port"] for port in others["ports"]] == [USUAL["http"][0], USUAL["dashboard"][0]]
 
 
-def test_the_ray_job_trains_what_a_run_writes_down() -> None:
+def test_the_ray_job_trains_what_a_run_writes_down(tmp_path: Path) -> None:
     cluster, _, job = kubernetes()
     assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
     python, dash_m, module, uri = shlex.split(job["spec"]["entrypoint"])
@@ -399,8 +400,8 @@ def test_the_ray_job_trains_what_a_run_writes_down() -> None:
     assert importlib.util.find_spec(module) is not None
     head = {e["name"]: e["value"] for e in pods()[0]["containers"][0]["env"]}
     folder = manifest.folder(head["LYCEUM_STORE"], "train", {"lineage": "x"}).rsplit("/", 1)[0]
-    assert uri == store.join(folder, "KEY", "job.json")
-    assert 'store.join(self.output, "job.json")' in OURS
+    written = saved(Resources(), str(tmp_path))
+    assert uri == store.join(folder, "KEY", Path(written).name)
 
 
 def test_every_link_and_every_path_leads_somewhere() -> None:
