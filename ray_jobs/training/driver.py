@@ -24,9 +24,10 @@ from ray_jobs.training.splits import Splits, check_splits, tables
 
 logger = logging.getLogger(__name__)
 
-# Train V2 looks at its workers every two seconds, and a report waits for the look.
+# How often Ray looks at its workers, which ends a training and takes from it. What they
+# have to say stands in the events: `ray.train.report` would make each epoch wait for a look.
 RAY_TRAIN = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }

@@ -148,7 +148,6 @@ class _Worker:
             figures["workers"] = float(self.team.world)
             events.append(self.job.events, Event("epoch", self.attempt, state.epoch, figures))
         self._save(state)
-        ray.train.report(figures)
 
     def _restored(self, fresh: State) -> State:
         if self.job.budget.sharded:
