@@ -20,6 +20,7 @@ ITEMS, SKILLS = ("i1", "i2", "i3", "i4", "i5"), ("add", "sub", "mul")
 VOCABULARY = Vocabulary(ITEMS, SKILLS)
 SMALL: dict[str, dict[str, Any]] = {
     "rasch": {},
+    "logistic": {},
     "lstm": {"width": 16, "neighbours": 4},
     "attention": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},
 }

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ITEMS, SKILLS, STEPS = 12, 4, 23
 SMALL: dict[str, dict[str, Any]] = {
     "rasch": {},
+    "logistic": {},
     "lstm": {"width": 16, "neighbours": 4},
     # Blocks shorter than the histories, so that what crosses them is tested too.
     "attention": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},

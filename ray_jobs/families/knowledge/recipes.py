@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ray_jobs.families.knowledge.networks import Attention, Lstm, Rasch
+from ray_jobs.families.knowledge.networks import Attention, Logistic, Lstm, Rasch
 from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.recipe import Budget, Recipe, Split
 
@@ -30,6 +30,13 @@ def default() -> Recipe:
 def attention() -> Recipe:
     """A causal transformer with forgetting: `lyceum run knowledge-attention --data PATH`."""
     return Recipe("knowledge-attention", "knowledge", "knowledge", Attention(), columns=Columns())
+
+
+def logistic() -> Recipe:
+    """Logistic regression on counts, in seconds: `lyceum run knowledge-logistic --data PATH`."""
+    return Recipe(
+        "knowledge-logistic", "knowledge", "knowledge", Logistic(), workers=1, columns=Columns()
+    )
 
 
 def rasch() -> Recipe:
@@ -59,5 +66,5 @@ def demo() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe().name: recipe for recipe in (smoke, default, attention, rasch, demo)
+    recipe().name: recipe for recipe in (smoke, default, attention, logistic, rasch, demo)
 }

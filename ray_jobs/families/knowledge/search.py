@@ -21,5 +21,6 @@ SPACES: dict[str, Space] = {
         "spec.layers": Range(1, 4, whole=True),
         **NETWORK,
     },
+    "logistic": {"spec.prior": Range(1.0, 1000.0)},
     "rasch": {"spec.prior": Range(0.1, 10.0)},
 }
