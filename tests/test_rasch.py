@@ -152,7 +152,7 @@ def test_a_better_answer_never_lowers_the_mastery_of_its_skill_and_half_of_it_li
     for credit in (0.0, 0.5, 1.0):
         changed = [*steps[:at], (*steps[at][:2], credit), *steps[at + 1 :]]
         history = [{"item": i, "skills": s, "correct": c} for i, s, c in changed]
-        levels += asked(module, "mastery", history=history, skills=[skill])
+        levels.append(asked(module, "mastery", history=history, skills=[skill])[0])
     assert levels == sorted(levels)
     assert at < len(steps) - 1 or levels[0] < levels[1] < levels[2]
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from ray_jobs import artifact
 from ray_jobs.artifact import Artifact
 from ray_jobs.errors import ContractError, ServiceError
-from ray_jobs.families.knowledge.api import MAX_CANDIDATES, VERBS
+from ray_jobs.families.knowledge.api import VERBS
+from ray_jobs.families.knowledge.asking import MAX_CANDIDATES
 from ray_jobs.families.knowledge.networks.lstm import Lstm
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.predictor import predict

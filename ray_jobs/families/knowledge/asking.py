@@ -1,0 +1,152 @@
+"""What clients tell of a learner, and the past it becomes: encoded once, asked many times.
+
+A past can be cut, be told without an answer, or with one more, which is how
+reasons, trends and advice are found: each is the same question to another past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+
+from ray_jobs.families.knowledge.batch import History
+from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
+
+MAX_ANSWERS = 20_000
+MAX_CANDIDATES = 1_000
+
+PAST: list[JsonValue] = [
+    {"item": "fractions-016", "skills": ["fractions"], "correct": 0, "time": 1790000000},
+    {"item": "fractions-016", "skills": ["fractions"], "correct": 1, "time": 1790000060},
+]
+
+
+class Strict(BaseModel):
+    """An unknown field is a misspelt one, and refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Candidate(Strict):
+    """An item that could be put to the learner next."""
+
+    item: str = Field(min_length=1, max_length=LONGEST_NAME, examples=["fractions-017"])
+    skills: list[str] = Field(default=[], max_length=MOST_SKILLS, examples=[["fractions"]])
+
+
+class Answer(Candidate):
+    """An answer that the learner gave."""
+
+    correct: float = Field(ge=0, le=1, description="1 right, 0 wrong, between: partial credit")
+    time: float | None = Field(default=None, ge=0, description="unix seconds")
+
+
+class Request(Strict):
+    """A learner's past answers, oldest first; empty for somebody never seen before."""
+
+    learner: str | None = Field(default=None, max_length=512)
+    history: list[Answer] = Field(default=[], max_length=MAX_ANSWERS)
+    time: float | None = Field(
+        default=None,
+        ge=0,
+        description="unix seconds of asking; without it, right after the last answer",
+    )
+
+    @field_validator("history")
+    @classmethod
+    def oldest_first(cls, history: list[Answer]) -> list[Answer]:
+        """Refuse an order that would be taken for another past than the learner's."""
+        latest = 0.0
+        for number, answer in enumerate(history):
+            if answer.time is not None:
+                if answer.time < latest:
+                    raise ValueError(
+                        f"answer {number} is from before the one it follows; expected oldest first"
+                    )
+                latest = answer.time
+        return history
+
+    @field_validator("time")
+    @classmethod
+    def not_in_the_past(cls, time: float | None, info: ValidationInfo) -> float | None:
+        """Refuse to ask before the last answer: forgetting would run backwards."""
+        history: list[Answer] = info.data.get("history", [])
+        last = max((a.time for a in history if a.time is not None), default=0.0)
+        if time is not None and time < last:
+            raise ValueError(f"{time:.0f} is before the last answer of the history ({last:.0f})")
+        return time
+
+
+@dataclass(frozen=True)
+class Past:
+    """A learner's T answers as ids, and the moment of asking; S skills in all."""
+
+    items: NDArray[np.int64]  # (T,)
+    skills: NDArray[np.int64]  # (S,) sets laid end to end
+    skill_counts: NDArray[np.int64]  # (T,)
+    correct: NDArray[np.float32]  # (T,) 0..1
+    times: NDArray[np.float64]  # (T,) unix seconds, NaN when unknown
+    now: float  # unix seconds, NaN: right after the last answer
+
+    @classmethod
+    def of(cls, request: Request, vocabulary: Vocabulary) -> Past:
+        """The past that a request tells."""
+        history = request.history
+        sets = [vocabulary.skill_set(answer.skills) for answer in history]
+        return cls(
+            items=np.array([vocabulary.item(answer.item) for answer in history], np.int64),
+            skills=np.array([skill for skills in sets for skill in skills], np.int64),
+            skill_counts=np.array([len(skills) for skills in sets], np.int64),
+            correct=np.array([answer.correct for answer in history], np.float32),
+            times=np.array([answer.time for answer in history], np.float64),  # None is NaN
+            now=np.nan if request.time is None else request.time,
+        )
+
+    def asked(self, item: int, skills: Sequence[int]) -> History:
+        """The past as context, and one question at its end."""
+        question = self.then(item, skills, 0.0)
+        scored = np.zeros(len(question.items), np.bool_)
+        scored[-1] = True
+        return History(
+            items=question.items,
+            skills=question.skills,
+            skill_counts=question.skill_counts,
+            correct=question.correct,
+            scored=scored,
+            times=question.times,
+        )
+
+    def then(self, item: int, skills: Sequence[int], correct: float) -> Past:
+        """The past after one more answer, given now."""
+        return replace(
+            self,
+            items=np.append(self.items, item),
+            skills=np.append(self.skills, np.array(skills, np.int64)),
+            skill_counts=np.append(self.skill_counts, len(skills)),
+            correct=np.append(self.correct, np.float32(correct)),
+            times=np.append(self.times, self.now),
+        )
+
+    def without(self, answer: int) -> Past:
+        """The past in which one answer was never given."""
+        return self._chosen(np.arange(len(self.items)) != answer)
+
+    def until(self, answer: int) -> Past:
+        """The past as it was when that answer was to be given."""
+        before = self._chosen(np.arange(len(self.items)) < answer)
+        return replace(before, now=float(self.times[answer]))
+
+    def _chosen(self, kept: NDArray[np.bool_]) -> Past:
+        return replace(
+            self,
+            items=self.items[kept],
+            skills=self.skills[np.repeat(kept, self.skill_counts)],
+            skill_counts=self.skill_counts[kept],
+            correct=self.correct[kept],
+            times=self.times[kept],
+        )

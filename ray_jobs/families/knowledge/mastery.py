@@ -1,0 +1,115 @@
+"""`v1/mastery`: how well is each skill mastered, which way it goes, and by what evidence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ray_jobs.families.knowledge.asking import MAX_CANDIDATES, PAST, Answer, Past, Request
+from ray_jobs.families.knowledge.batch import History
+from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
+from ray_jobs.verb import Verb
+
+RECENT = 5  # answers over which a trend is told
+
+
+class MasteryRequest(Request):
+    """How well is each skill mastered now? Without `skills`: those of the history."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"history": PAST}]})
+
+    skills: list[str] | None = Field(default=None, min_length=1, max_length=MAX_CANDIDATES)
+
+    @property
+    def asked(self) -> list[str]:
+        """The skills it is about, each once; by default in order of first practice."""
+        if self.skills is not None:
+            return list(dict.fromkeys(self.skills))
+        return list(dict.fromkeys(s for answer in self.history for s in answer.skills))
+
+    @property
+    def practice(self) -> dict[str, list[int]]:
+        """Which answers of the history practised each skill, oldest first."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for number, answer in enumerate(self.history):
+            for skill in dict.fromkeys(answer.skills):
+                found[skill].append(number)
+        return found
+
+    @property
+    def turns(self) -> dict[str, int]:
+        """The answer since which the trend of a skill is told, of those practised."""
+        practice = self.practice
+        return {skill: practice[skill][-RECENT:][0] for skill in self.asked if skill in practice}
+
+
+class Mastery(BaseModel):
+    skill: str
+    level: float = Field(description="probability of answering a typical item of it correctly")
+    trend: float | None = Field(
+        description=f"by how much the level rose since before its last {RECENT} answers; "
+        "null where it was never practised"
+    )
+    answers: int = Field(description="answers of the history that practised it")
+    correct: float = Field(description="of them right; partial credit counts in part")
+    last: float | None = Field(description="unix seconds of the last of them, where known")
+
+
+class MasteryResponse(BaseModel):
+    """One level per skill."""
+
+    mastery: list[Mastery]
+
+
+def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[History]:
+    """A typical question about each skill now; then, of those practised, as it was before."""
+    past = Past.of(request, vocabulary)
+    # An item nobody has seen stands for a typical one: only its skill is known.
+    now = [past.asked(UNSEEN, vocabulary.skill_set([skill])) for skill in request.asked]
+    before = [
+        past.until(turn).asked(UNSEEN, vocabulary.skill_set([skill]))
+        for skill, turn in request.turns.items()
+    ]
+    return [*now, *before]
+
+
+def cost(request: MasteryRequest) -> int:
+    now = len(request.asked) * (len(request.history) + 1)
+    return now + sum(turn + 1 for turn in request.turns.values())
+
+
+def answer(
+    request: MasteryRequest, outcomes: Sequence[NDArray[np.float32]], _vocabulary: Vocabulary
+) -> dict[str, Any]:
+    told = [float(outcome[0]) for outcome in outcomes]
+    levels = dict(zip(request.asked, told, strict=False))
+    before = dict(zip(request.turns, told[len(levels) :], strict=True))
+    practice = request.practice
+    return {
+        "mastery": [
+            {
+                "skill": skill,
+                "level": round(level, 6),
+                "trend": round(level - before[skill], 6) if skill in before else None,
+                **_evidence([request.history[number] for number in practice.get(skill, ())]),
+            }
+            for skill, level in levels.items()
+        ]
+    }
+
+
+def _evidence(given: Sequence[Answer]) -> dict[str, Any]:
+    times = [answer.time for answer in given if answer.time is not None]
+    return {
+        "answers": len(given),
+        "correct": round(sum(answer.correct for answer in given), 6),
+        "last": max(times, default=None),
+    }
+
+
+VERB = Verb(MasteryRequest, MasteryResponse, cost, examples, answer)
