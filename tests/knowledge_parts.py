@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "logistic": {},
     "lstm": {"width": 16, "neighbours": 4},
     "attention": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},
+    "blend": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},
 }
 
 

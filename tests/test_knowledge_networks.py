@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "lstm": {"width": 16, "neighbours": 4},
     # Blocks shorter than the histories, so that what crosses them is tested too.
     "attention": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},
+    "blend": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},
 }
 
 

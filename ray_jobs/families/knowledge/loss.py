@@ -27,10 +27,13 @@ def targets(table: pl.DataFrame, _vocabulary: Vocabulary) -> Array:
 
 
 def loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Summed cross-entropy in nats over scored steps; partial credit is a soft target."""
-    return binary_cross_entropy_with_logits(
-        logits[batch.scored], batch.correct[batch.scored], reduction="sum"
-    )
+    """Summed cross-entropy in nats over scored steps; partial credit is a soft target.
+
+    Of several networks side by side, logits (M, B, T), it is the mean of theirs.
+    """
+    told = logits.reshape(-1, *batch.scored.shape)[:, batch.scored]  # (M, N)
+    truth = batch.correct[batch.scored].expand_as(told)
+    return binary_cross_entropy_with_logits(told, truth, reduction="sum") / len(told)
 
 
 def weight(batch: Batch) -> Tensor:

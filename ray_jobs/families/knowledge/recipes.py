@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ray_jobs.families.knowledge.networks import Attention, Logistic, Lstm, Rasch
+from ray_jobs.families.knowledge.networks import Attention, Blend, Logistic, Lstm, Rasch
 from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.recipe import Budget, Recipe, Split
 
@@ -30,6 +30,11 @@ def default() -> Recipe:
 def attention() -> Recipe:
     """A causal transformer with forgetting: `lyceum run knowledge-attention --data PATH`."""
     return Recipe("knowledge-attention", "knowledge", "knowledge", Attention(), columns=Columns())
+
+
+def best() -> Recipe:
+    """LSTM and transformer averaged, the most accurate: `lyceum run knowledge-best --data PATH`."""
+    return Recipe("knowledge-best", "knowledge", "knowledge", Blend(), columns=Columns())
 
 
 def logistic() -> Recipe:
@@ -66,5 +71,5 @@ def demo() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe().name: recipe for recipe in (smoke, default, attention, logistic, rasch, demo)
+    recipe().name: recipe for recipe in (smoke, default, attention, best, logistic, rasch, demo)
 }

@@ -21,6 +21,7 @@ SPACES: dict[str, Space] = {
         "spec.layers": Range(1, 4, whole=True),
         **NETWORK,
     },
+    "blend": {"spec.width": Choice((64, 128, 256)), **NETWORK},
     "logistic": {"spec.prior": Range(1.0, 1000.0)},
     "rasch": {"spec.prior": Range(0.1, 10.0)},
 }
