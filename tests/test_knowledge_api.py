@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ray_jobs.families.knowledge.api import VERBS, golden
-from ray_jobs.families.knowledge.batch import History, examples
+from ray_jobs.families.knowledge.batch import Asked, History, examples
+from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.predictor import predict
 from tests.knowledge_parts import ITEMS, SKILLS, VOCABULARY, arbitrary, asked
 
 item = st.sampled_from([*ITEMS, "strange", "odd"])
@@ -56,14 +58,61 @@ def table_of(body: dict[str, Any]) -> pl.DataFrame:
 @given(requests())
 def test_a_request_becomes_the_histories_that_its_table_would_give(body: dict[str, Any]) -> None:
     verb = VERBS["predict"]
-    made = verb.examples(verb.request.model_validate(body), VOCABULARY)
-    expected = examples(table_of(body), VOCABULARY)
-    assert len(made) == len(expected) == len(body["candidates"])
-    for one, other in zip(made, expected, strict=True):
+    (made,) = verb.examples(verb.request.model_validate(body), VOCABULARY)
+    assert isinstance(made, Asked)
+    answers, expected = len(body["history"]), examples(table_of(body), VOCABULARY)
+    assert len(made.items) == len(expected) == len(body["candidates"])
+    for number, other in enumerate(expected):
+        tags = int(other.skill_counts[:answers].sum())
         for field in fields(History):
-            ours, theirs = getattr(one, field.name), getattr(other, field.name)
+            until = tags if field.name == "skills" else answers
+            ours, theirs = getattr(made.history, field.name), getattr(other, field.name)[:until]
             np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
             assert ours.dtype == theirs.dtype, field.name
+        before = int(made.skill_counts[:number].sum())
+        size = int(made.skill_counts[number])
+        assert made.items[number] == other.items[-1]
+        assert made.skills[before : before + size].tolist() == other.skills[tags:].tolist()
+        np.testing.assert_equal(made.now, other.times[-1])
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+@settings(max_examples=40, deadline=None)
+@given(st.lists(requests(), min_size=1, max_size=3))
+def test_what_is_asked_after_a_history_is_answered_as_its_next_step(
+    name: str, bodies: list[dict[str, Any]]
+) -> None:
+    verb, model = VERBS["predict"], arbitrary(name)
+    asked_together = [
+        example
+        for body in bodies
+        for example in verb.examples(verb.request.model_validate(body), VOCABULARY)
+    ]
+    alone = [predict(model, examples(table_of(body), VOCABULARY)) for body in bodies]
+    for told, steps in zip(predict(model, asked_together), alone, strict=True):
+        np.testing.assert_allclose(told, np.concatenate(steps), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 7, 8, 9, 12, 30])
+def test_a_history_of_any_length_is_asked_as_its_next_step(name: str, length: int) -> None:
+    # The blocks of attention are four steps long here.
+    random = np.random.default_rng(length)
+    history = [
+        {
+            "item": str(random.choice(ITEMS)),
+            "skills": [str(s) for s in random.choice(SKILLS, 2)],
+            "correct": float(random.integers(2)),
+            "time": 3600.0 * n,
+        }
+        for n in range(length)
+    ]
+    candidates = [{"item": item, "skills": ["add"]} for item in ("i1", "i5", "strange")]
+    now = 3600.0 * length + 50
+    body: dict[str, Any] = {"history": history, "candidates": candidates, "time": now}
+    steps = predict(arbitrary(name), examples(table_of(body), VOCABULARY))
+    told = np.array(asked(arbitrary(name), **body))
+    np.testing.assert_allclose(told, np.concatenate(steps), atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -80,7 +129,10 @@ def mastery(**body: Any) -> list[tuple[str, int]]:
     """The skills of an answer about mastery, with how often each was practised."""
     verb = VERBS["mastery"]
     request = verb.request.model_validate(body)
-    outcomes = [np.array([0.25], np.float32)] * len(verb.examples(request, VOCABULARY))
+    outcomes = [
+        np.full(len(example.items), 0.25, np.float32)
+        for example in verb.examples(request, VOCABULARY)
+    ]
     told = verb.answer(request, outcomes, VOCABULARY)["mastery"]
     assert all(m["level"] == 0.25 for m in told)
     return [(m["skill"], m["answers"]) for m in told]

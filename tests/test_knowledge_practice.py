@@ -29,8 +29,9 @@ def told(verb: str, outcomes: list[float] | None = None, **body: Any) -> list[di
     if outcomes is None:
         said = predict(arbitrary(), examples)
     else:
-        assert len(outcomes) == len(examples)
-        said = [np.array([outcome], np.float32) for outcome in outcomes]
+        sizes = [len(example.items) for example in examples]
+        assert len(outcomes) == sum(sizes)
+        said = np.split(np.array(outcomes, np.float32), np.cumsum(sizes)[:-1])
     (answer,) = one.answer(request, said, VOCABULARY).values()
     assert isinstance(answer, list)
     one.response.model_validate({"mastery": answer, "recommendations": answer})
@@ -62,7 +63,7 @@ def test_a_past_is_cut_told_without_an_answer_or_with_one_more_as_a_client_would
     given_now = {**new, "correct": 0.25}
     if "time" in body:
         given_now["time"] = body["time"]
-    same(whole.then(item, skills, 0.25), of([*history, given_now]))
+    same(whole.then((item, skills), 0.25), of([*history, given_now]))
     if history:
         at = data.draw(st.integers(0, len(history) - 1))
         same(whole.without(at), of(history[:at] + history[at + 1 :]))
@@ -98,7 +99,7 @@ def test_the_evidence_of_a_level_is_what_practised_the_skill() -> None:
     assert (mul["answers"], mul["correct"], mul["last"], mul["trend"]) == (0, 0, None, None)
 
 
-# What is next. Outcomes: each candidate, each skill now, each skill after right, after wrong.
+# What is next. Outcomes: each candidate, each skill now; of each, its skills after right, wrong.
 
 ADD, SUB, MUL = ({"item": f"of {skill}", "skills": [skill]} for skill in SKILLS)
 

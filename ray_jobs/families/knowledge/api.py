@@ -16,8 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ray_jobs.families import Api
 from ray_jobs.families.knowledge import mastery, practice, reasons
-from ray_jobs.families.knowledge.asking import MAX_CANDIDATES, PAST, Candidate, Past, Request
-from ray_jobs.families.knowledge.batch import History
+from ray_jobs.families.knowledge.asking import (
+    MAX_CANDIDATES,
+    PAST,
+    Candidate,
+    Past,
+    Request,
+    questions,
+)
+from ray_jobs.families.knowledge.batch import Asked
 from ray_jobs.families.knowledge.frame import COLUMNS, example, frame
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.verb import Explanation, Verb
@@ -51,12 +58,8 @@ class PredictResponse(BaseModel):
     predictions: list[Prediction]
 
 
-def predict_examples(request: PredictRequest, vocabulary: Vocabulary) -> list[History]:
-    past = Past.of(request, vocabulary)
-    return [
-        past.asked(vocabulary.item(candidate.item), vocabulary.skill_set(candidate.skills))
-        for candidate in request.candidates
-    ]
+def predict_examples(request: PredictRequest, vocabulary: Vocabulary) -> list[Asked]:
+    return [Past.of(request, vocabulary).asked(questions(request.candidates, vocabulary))]
 
 
 def predict_answer(
@@ -64,14 +67,14 @@ def predict_answer(
 ) -> dict[str, Any]:
     return {
         "predictions": [
-            {"item": c.item, "probability": round(float(p[0]), 6)}
-            for c, p in zip(request.candidates, outcomes, strict=True)
+            {"item": c.item, "probability": round(float(p), 6)}
+            for c, p in zip(request.candidates, outcomes[0], strict=True)
         ]
     }
 
 
 def _predict_cost(request: PredictRequest) -> int:
-    return len(request.candidates) * (len(request.history) + 1)
+    return len(request.history) + len(request.candidates)
 
 
 VERBS = {

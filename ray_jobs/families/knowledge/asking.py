@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
-from ray_jobs.families.knowledge.batch import History
+from ray_jobs.families.knowledge.batch import Asked, History
 from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
-from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 MAX_ANSWERS = 20_000
 MAX_CANDIDATES = 1_000
@@ -82,6 +82,19 @@ class Request(Strict):
         return time
 
 
+Question = tuple[int, tuple[int, ...]]  # ids of an item and of its skills
+
+
+def questions(candidates: Sequence[Candidate], vocabulary: Vocabulary) -> list[Question]:
+    return [(vocabulary.item(one.item), vocabulary.skill_set(one.skills)) for one in candidates]
+
+
+def typical(skill: str, vocabulary: Vocabulary) -> Question:
+    """A question about a skill alone, or, where it has no name, about none."""
+    # An item nobody has seen stands for a typical one: only its skill is known.
+    return UNSEEN, vocabulary.skill_set([skill] if skill else [])
+
+
 @dataclass(frozen=True)
 class Past:
     """A learner's T answers as ids, and the moment of asking; S skills in all."""
@@ -107,22 +120,27 @@ class Past:
             now=np.nan if request.time is None else request.time,
         )
 
-    def asked(self, item: int, skills: Sequence[int]) -> History:
-        """The past as context, and one question at its end."""
-        question = self.then(item, skills, 0.0)
-        scored = np.zeros(len(question.items), np.bool_)
-        scored[-1] = True
-        return History(
-            items=question.items,
-            skills=question.skills,
-            skill_counts=question.skill_counts,
-            correct=question.correct,
-            scored=scored,
-            times=question.times,
+    def asked(self, questions: Sequence[Question]) -> Asked:
+        """The past as context of questions, none of which knows of another."""
+        history = History(
+            items=self.items,
+            skills=self.skills,
+            skill_counts=self.skill_counts,
+            correct=self.correct,
+            scored=np.zeros(len(self.items), np.bool_),
+            times=self.times,
+        )
+        return Asked(
+            history,
+            items=np.array([item for item, _ in questions], np.int64),
+            skills=np.array([skill for _, skills in questions for skill in skills], np.int64),
+            skill_counts=np.array([len(skills) for _, skills in questions], np.int64),
+            now=self.now,
         )
 
-    def then(self, item: int, skills: Sequence[int], correct: float) -> Past:
+    def then(self, question: Question, correct: float) -> Past:
         """The past after one more answer, given now."""
+        item, skills = question
         return replace(
             self,
             items=np.append(self.items, item),

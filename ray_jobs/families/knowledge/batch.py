@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_jobs.families.knowledge.counts import Answers, causal_counts
+from ray_jobs.families.knowledge.counts import Answers, asked_counts, causal_counts
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 
@@ -36,6 +36,27 @@ class History:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Q questions to one learner after T answers, none of which knows of another."""
+
+    history: History
+    items: NDArray[np.int64]  # (Q,)
+    skills: NDArray[np.int64]  # (S,) skill sets laid end to end, no repeats within a set
+    skill_counts: NDArray[np.int64]  # (Q,)
+    now: float  # unix seconds; NaN: right after the last answer
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What B learners are asked after their histories, right-padded to Q questions."""
+
+    items: Tensor  # (B, Q) int64; padding holds 0
+    skills: Tensor  # (B, Q, K) int64; padding holds 0
+    counts: Tensor  # (B, Q, C) float32; causal count features, of the whole history
+    mask: Tensor  # (B, Q) bool; True where something is asked
+
+
+@dataclass(frozen=True)
 class Batch:
     """Histories of B learners, right-padded to T steps and K skills per answer."""
 
@@ -45,11 +66,14 @@ class Batch:
     mask: Tensor  # (B, T) bool; True where an answer was given or is asked for
     scored: Tensor  # (B, T) bool; True where the loss and the metrics look
     counts: Tensor  # (B, T, C) float32; causal count features, of strictly earlier answers
+    questions: Questions | None = None  # where there are some, they alone are predicted, (B, Q)
 
 
-def cost(history: History) -> int:
-    """Positions a history takes in a batch."""
-    return len(history.items)
+def cost(example: History | Asked) -> int:
+    """Positions an example takes in a batch."""
+    if isinstance(example, Asked):
+        return len(example.history.items) + len(example.items)
+    return len(example.items)
 
 
 def examples(table: pl.DataFrame, vocabulary: Vocabulary) -> list[History]:
@@ -79,32 +103,59 @@ def examples(table: pl.DataFrame, vocabulary: Vocabulary) -> list[History]:
     ]
 
 
-def collate(histories: Sequence[History], vocabulary: Vocabulary) -> Batch:
-    """Pad histories into one batch and count what each learner has shown before each answer."""
+def collate(examples: Sequence[History] | Sequence[Asked], vocabulary: Vocabulary) -> Batch:
+    """Pad examples of one kind into one batch, and count what each learner has shown before."""
+    asked = [example for example in examples if isinstance(example, Asked)]
+    histories = [e.history if isinstance(e, Asked) else e for e in examples]
+    assert len(asked) in (0, len(examples)), "histories beside questions"
     lengths = np.array([len(h.items) for h in histories], np.int64)
     answers = _end_to_end(histories, lengths)
     assert answers.items.max(initial=0) < len(vocabulary.items) + 2, "ids of another vocabulary"
     where = (answers.learner, answers.step)
-    shape = (len(histories), int(lengths.max()))
-    tag_starts = np.cumsum(answers.skill_counts) - answers.skill_counts
-    within = np.arange(len(answers.skills)) - tag_starts[answers.owner]
-    skills = np.zeros((*shape, max(1, int(answers.skill_counts.max(initial=0)))), np.int64)
-    skills[answers.learner[answers.owner], answers.step[answers.owner], within] = answers.skills
+    # Where nobody has answered anything there is a step of padding, so that no tensor is empty.
+    shape = (len(histories), max(1, int(lengths.max())))
     scored = np.concatenate([h.scored for h in histories])
     return Batch(
         items=_padded(answers.items, where, shape),
-        skills=torch.from_numpy(skills),
+        skills=_padded_sets(answers, where, shape),
         correct=_padded(answers.correct, where, shape),
         mask=_padded(np.ones(len(answers.items), np.bool_), where, shape),
         scored=_padded(scored, where, shape),
         counts=_padded(causal_counts(answers), where, shape),
+        questions=_questions(asked, answers, lengths) if asked else None,
+    )
+
+
+def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int64]) -> Questions:
+    """Pad what is asked after the answers of as many learners."""
+    sizes = np.array([len(one.items) for one in asked], np.int64)
+    total, skill_counts = int(sizes.sum()), np.concatenate([one.skill_counts for one in asked])
+    learner = np.repeat(np.arange(len(asked)), sizes)
+    questions = Answers(
+        learner=learner,
+        step=np.repeat(lengths, sizes),
+        items=np.concatenate([one.items for one in asked]),
+        correct=np.zeros(total, np.float32),
+        times=np.repeat([one.now for one in asked], sizes),
+        skills=np.concatenate([one.skills for one in asked]),
+        skill_counts=skill_counts,
+        owner=np.repeat(np.arange(total), skill_counts),
+    )
+    where = (learner, np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes))
+    shape = (len(asked), int(sizes.max()))
+    return Questions(
+        items=_padded(questions.items, where, shape),
+        skills=_padded_sets(questions, where, shape),
+        counts=_padded(asked_counts(answers, questions), where, shape),
+        mask=_padded(np.ones(total, np.bool_), where, shape),
     )
 
 
 def outcomes(logits: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
-    """Probabilities of a correct answer at the scored steps of each history, in order."""
-    flat = torch.sigmoid(logits.detach().float())[batch.scored].cpu().numpy()
-    ends = batch.scored.sum(dim=1).cumsum(dim=0).tolist()
+    """Probabilities of a correct answer of each example, in order: what is asked, or scored."""
+    chosen = batch.scored if batch.questions is None else batch.questions.mask
+    flat = torch.sigmoid(logits.detach().float())[chosen].cpu().numpy()
+    ends = chosen.sum(dim=1).cumsum(dim=0).tolist()
     return [flat[i:j] for i, j in zip([0, *ends[:-1]], ends, strict=True)]
 
 
@@ -142,6 +193,18 @@ def _end_to_end(histories: Sequence[History], lengths: NDArray[np.int64]) -> Ans
         skill_counts=skill_counts,
         owner=np.repeat(np.arange(total), skill_counts),
     )
+
+
+def _padded_sets(
+    answers: Answers, where: tuple[NDArray[np.int64], NDArray[np.int64]], shape: tuple[int, int]
+) -> Tensor:
+    """Skill sets (*shape, K); padding holds 0."""
+    starts = np.cumsum(answers.skill_counts) - answers.skill_counts
+    within = np.arange(len(answers.skills)) - starts[answers.owner]
+    skills = np.zeros((*shape, max(1, int(answers.skill_counts.max(initial=0)))), np.int64)
+    row, column = (place[answers.owner] for place in where)
+    skills[row, column, within] = answers.skills
+    return torch.from_numpy(skills)
 
 
 def _padded(

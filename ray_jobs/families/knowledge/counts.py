@@ -44,21 +44,79 @@ class Answers:
 def causal_counts(answers: Answers) -> NDArray[np.float32]:
     """Count features, (N, C) in the order of COLUMNS; row i looks at earlier answers only."""
     everyone = np.arange(len(answers.items))
-    # Unseen items share an id but not a past: each counts as met for the first time.
-    item_key = _pairs(answers.learner, answers.items)
-    item_key[answers.items == UNSEEN] = -1 - everyone[answers.items == UNSEEN]
-    skill_key = _pairs(answers.learner[answers.owner], answers.skills)
-    tags, first = _past(answers, skill_key, answers.owner)
-    by_item, _ = _past(answers, item_key, everyone)
+    tags, first = _past(answers, _skill_key(answers), answers.owner)
+    by_item, _ = _past(answers, _item_key(answers), everyone)
     overall, _ = _past(answers, answers.learner, everyone)
     met = _per_answer(answers, first[:, None].astype(np.float64))[:, 0]
-    features = np.empty((len(everyone), len(COLUMNS)), np.float32)
+    skills = _sum_before(met, everyone - answers.step)
+    return _features(answers, tags, by_item, overall, skills)
+
+
+def asked_counts(answers: Answers, questions: Answers) -> NDArray[np.float32]:
+    """Count features of Q questions, (Q, C): each looks at all answers of its learner.
+
+    They are what `causal_counts` says of one that is the learner's next step.
+    """
+    every, known = _joined(answers, questions), len(answers.items)
+    tags, _ = _last_of_each(every, _skill_key(every), every.owner, len(answers.owner))
+    everything = np.arange(len(every.items))
+    by_item, _ = _last_of_each(every, _item_key(every), everything, known)
+    overall, _ = _last_of_each(every, every.learner, everything, known)
+    _, first = _past(answers, _skill_key(answers), answers.owner)
+    learners = int(every.learner.max(initial=-1)) + 1
+    met = np.bincount(answers.learner[answers.owner], first, minlength=learners)
+    skills = met[questions.learner].astype(np.float64)
+    return _features(questions, tags, by_item, overall, skills)
+
+
+def _features(
+    answers: Answers,
+    tags: NDArray[np.float64],  # (S, PAST)
+    by_item: NDArray[np.float64],  # (N, PAST)
+    overall: NDArray[np.float64],  # (N, PAST)
+    skills: NDArray[np.float64],  # (N,) how many were met before
+) -> NDArray[np.float32]:
+    features = np.empty((len(answers.items), len(COLUMNS)), np.float32)
     features[:, : len(PAST)] = _per_answer(answers, tags)
     features[:, : len(PAST)] /= np.maximum(answers.skill_counts, 1)[:, None]
     features[:, ITEM_COLUMNS] = by_item
     features[:, ITEM_COLUMNS.stop : -1] = overall[:, :-1]
-    features[:, -1] = np.log1p(_sum_before(met, everyone - answers.step))
+    features[:, -1] = np.log1p(skills)
     return features
+
+
+def _joined(answers: Answers, questions: Answers) -> Answers:
+    """All answers, then all questions."""
+    both = {
+        name: np.concatenate([getattr(answers, name), getattr(questions, name)])
+        for name in ("learner", "step", "items", "correct", "times", "skills", "skill_counts")
+    }
+    owner = np.concatenate([answers.owner, len(answers.items) + questions.owner])
+    return Answers(**both, owner=owner)
+
+
+def _skill_key(answers: Answers) -> NDArray[np.int64]:
+    """(S,) one number for each pair of learner and skill."""
+    return _pairs(answers.learner[answers.owner], answers.skills)
+
+
+def _item_key(answers: Answers) -> NDArray[np.int64]:
+    """(N,) one number for each pair of learner and item."""
+    key = _pairs(answers.learner, answers.items)
+    # Unseen items share an id but not a past: each counts as met for the first time.
+    unseen = np.flatnonzero(answers.items == UNSEEN)
+    key[unseen] = -1 - unseen
+    return key
+
+
+def _last_of_each(
+    every: Answers, key: NDArray[np.int64], owner: NDArray[np.int64], known: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """`_past` of the entries from `known` on, of which none is a past of another."""
+    _, first, again = np.unique(key[known:], return_index=True, return_inverse=True)
+    kept = np.concatenate([np.arange(known), known + first])
+    past, fresh = _past(every, key[kept], owner[kept])
+    return past[known:][again], fresh[known:][again]
 
 
 def _pairs(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:

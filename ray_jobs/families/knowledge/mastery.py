@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ray_jobs.families.knowledge.asking import MAX_CANDIDATES, PAST, Answer, Past, Request
-from ray_jobs.families.knowledge.batch import History
-from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
+from ray_jobs.families.knowledge.asking import MAX_CANDIDATES, PAST, Answer, Past, Request, typical
+from ray_jobs.families.knowledge.batch import Asked
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.verb import Verb
 
 RECENT = 5  # answers over which a trend is told
@@ -66,29 +66,31 @@ class MasteryResponse(BaseModel):
     mastery: list[Mastery]
 
 
-def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[History]:
-    """A typical question about each skill now; then, of those practised, as it was before."""
+def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[Asked]:
+    """Typical questions about all skills now; then, of each that was practised, one as of then."""
+    if not request.asked:
+        return []
     past = Past.of(request, vocabulary)
-    # An item nobody has seen stands for a typical one: only its skill is known.
-    now = [past.asked(UNSEEN, vocabulary.skill_set([skill])) for skill in request.asked]
     before = [
-        past.until(turn).asked(UNSEEN, vocabulary.skill_set([skill]))
+        past.until(turn).asked([typical(skill, vocabulary)])
         for skill, turn in request.turns.items()
     ]
-    return [*now, *before]
+    return [past.asked([typical(skill, vocabulary) for skill in request.asked]), *before]
 
 
 def cost(request: MasteryRequest) -> int:
-    now = len(request.asked) * (len(request.history) + 1)
-    return now + sum(turn + 1 for turn in request.turns.values())
+    if not request.asked:
+        return 0
+    before = sum(turn + 1 for turn in request.turns.values())
+    return len(request.history) + len(request.asked) + before
 
 
 def answer(
     request: MasteryRequest, outcomes: Sequence[NDArray[np.float32]], _vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    told = [float(outcome[0]) for outcome in outcomes]
-    levels = dict(zip(request.asked, told, strict=False))
-    before = dict(zip(request.turns, told[len(levels) :], strict=True))
+    now, *then = outcomes or [np.empty(0, np.float32)]
+    levels = dict(zip(request.asked, now.tolist(), strict=True))
+    before = {skill: float(told[0]) for skill, told in zip(request.turns, then, strict=True)}
     practice = request.practice
     return {
         "mastery": [

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ray_jobs.families.knowledge.asking import PAST, Candidate, Past, Request
-from ray_jobs.families.knowledge.batch import History
-from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
+from ray_jobs.families.knowledge.asking import PAST, Candidate, Past, Request, questions, typical
+from ray_jobs.families.knowledge.batch import Asked
+from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.verb import Verb
 
 MOST = 200  # candidates of a request
@@ -73,32 +73,28 @@ class NextResponse(BaseModel):
     recommendations: list[Recommendation]
 
 
-def examples(request: NextRequest, vocabulary: Vocabulary) -> list[History]:
-    """Each candidate asked; each skill now; then each skill after each answer to its candidate."""
-    past = Past.of(request, vocabulary)
-    items = [vocabulary.item(candidate.item) for candidate in request.candidates]
-    sets = [vocabulary.skill_set(candidate.skills) for candidate in request.candidates]
-    asked = [past.asked(item, skills) for item, skills in zip(items, sets, strict=True)]
-    now = [_typical(past, skill, vocabulary) for skill in _skills(request)]
+def examples(request: NextRequest, vocabulary: Vocabulary) -> list[Asked]:
+    """All candidates and skills now; then each one's skills after a right and a wrong answer."""
+    past, asked = Past.of(request, vocabulary), questions(request.candidates, vocabulary)
+    now = [typical(skill, vocabulary) for skill in _skills(request)]
     after = [
-        _typical(past.then(item, skills, correct), skill, vocabulary)
-        for candidate, item, skills in zip(request.candidates, items, sets, strict=True)
+        past.then(question, correct).asked([typical(name, vocabulary) for name in _names(one)])
+        for one, question in zip(request.candidates, asked, strict=True)
         for correct in (1.0, 0.0)
-        for skill in _names(candidate)
     ]
-    return [*asked, *now, *after]
+    return [past.asked([*asked, *now]), *after]
 
 
 def cost(request: NextRequest) -> int:
-    asked = (len(request.candidates) + len(_skills(request))) * (len(request.history) + 1)
-    after = sum(2 * len(_names(candidate)) for candidate in request.candidates)
-    return asked + after * (len(request.history) + 2)
+    answers = len(request.history)
+    after = sum(2 * (answers + 1 + len(_names(candidate))) for candidate in request.candidates)
+    return answers + len(request.candidates) + len(_skills(request)) + after
 
 
 def answer(
     request: NextRequest, outcomes: Sequence[NDArray[np.float32]], _vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    left = _options(request, [float(outcome[0]) for outcome in outcomes])
+    left = _options(request, outcomes)
     covered: dict[str, int] = {}
     picked: list[dict[str, Any]] = []
     while left and len(picked) < request.count:
@@ -124,14 +120,15 @@ class _Option:
         return sum(self.gains.values())
 
 
-def _options(request: NextRequest, told: Sequence[float]) -> list[_Option]:
-    candidates, skills = request.candidates, _skills(request)
-    levels = dict(zip(skills, told[len(candidates) :], strict=False))
-    after = iter(told[len(candidates) + len(skills) :])
+def _options(request: NextRequest, outcomes: Sequence[NDArray[np.float32]]) -> list[_Option]:
+    candidates = request.candidates
+    now, *after = (outcome.tolist() for outcome in outcomes)
+    levels = dict(zip(_skills(request), now[len(candidates) :], strict=True))
     options = []
-    for candidate, chance in zip(candidates, told, strict=False):
+    for candidate, chance, right, wrong in zip(
+        candidates, now[: len(candidates)], after[::2], after[1::2], strict=True
+    ):
         names = _names(candidate)
-        right, wrong = ([next(after) for _ in names] for _ in range(2))
         gains = {
             name: chance * up + (1.0 - chance) * down - levels[name]
             for name, up, down in zip(names, right, wrong, strict=True)
@@ -192,11 +189,6 @@ def _names(candidate: Candidate) -> list[str]:
 
 def _skills(request: NextRequest) -> list[str]:
     return list(dict.fromkeys(name for c in request.candidates for name in _names(c)))
-
-
-def _typical(past: Past, skill: str, vocabulary: Vocabulary) -> History:
-    """A typical question about a skill, or, where it has no name, about none."""
-    return past.asked(UNSEEN, vocabulary.skill_set([skill] if skill else []))
 
 
 VERB = Verb(NextRequest, NextResponse, cost, examples, answer)

@@ -8,14 +8,13 @@ architecture, since the model itself is asked again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_jobs.families.knowledge.asking import Past
-from ray_jobs.families.knowledge.batch import History
+from ray_jobs.families.knowledge.asking import Past, questions
+from ray_jobs.families.knowledge.batch import Asked
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -25,33 +24,27 @@ LOOKED_AT = 100  # of the latest answers; those before them are context
 TOLD = 10  # reasons of each candidate
 
 
-def examples(request: PredictRequest, vocabulary: Vocabulary) -> list[History]:
-    """Of each candidate: asked of the whole past, then of the past without each late answer."""
-    past = Past.of(request, vocabulary)
-    others = [past.without(number) for number in _looked_at(request)]
-    return [
-        one.asked(vocabulary.item(candidate.item), vocabulary.skill_set(candidate.skills))
-        for candidate in request.candidates
-        for one in (past, *others)
-    ]
+def examples(request: PredictRequest, vocabulary: Vocabulary) -> list[Asked]:
+    """All candidates, asked of the whole past, then of the past without each late answer."""
+    past, asked = Past.of(request, vocabulary), questions(request.candidates, vocabulary)
+    return [past.asked(asked), *(past.without(at).asked(asked) for at in _looked_at(request))]
 
 
 def cost(request: PredictRequest) -> int:
-    answers = len(request.history)
-    return len(request.candidates) * (answers + 1 + len(_looked_at(request)) * answers)
+    positions = len(request.history) + len(request.candidates)
+    return positions + len(_looked_at(request)) * (positions - 1)
 
 
 def reasons(
     request: PredictRequest, outcomes: Sequence[NDArray[np.float32]], _vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
     """The answers that moved each candidate's probability most, candidate after candidate."""
-    looked_at, told = _looked_at(request), iter(outcomes)
+    whole, *without = np.array(outcomes, np.float64)  # (1 + looked at, candidates)
     found = []
     for number in range(len(request.candidates)):
-        (chance,) = next(told)
-        without = [float(outcome[0]) for outcome in islice(told, len(looked_at))]
         effects = [
-            (float(chance) - other, at) for at, other in zip(looked_at, without, strict=True)
+            (float(whole[number] - less[number]), at)
+            for at, less in zip(_looked_at(request), without, strict=True)
         ]
         # Of answers that moved it alike the later one comes first.
         weightiest = sorted(effects, key=lambda pair: (-abs(pair[0]), -pair[1]))[:TOLD]

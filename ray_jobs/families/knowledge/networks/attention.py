@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ray_jobs.errors import UsageError
-from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.batch import Batch, Questions
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
-from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question
+from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question, last
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.recipe import within
 
@@ -57,7 +57,7 @@ class Attention:
 
 
 class AttentionNetwork(nn.Module):
-    """Batch → logits (B, T)."""
+    """Batch → logits (B, T), or (B, Q) of what is asked after it."""
 
     def __init__(self, spec: Attention, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -74,11 +74,28 @@ class AttentionNetwork(nn.Module):
         self.head = Head(spec.width, spec.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
+        if batch.questions is not None:
+            return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
-        past = self.answered(asked, batch)
-        state = past
+        state = self.answered(asked, batch)
         for layer in self.layers:
             state = layer(asked, state)
+        logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
+        return logits
+
+    def ask(self, batch: Batch, questions: Questions) -> Tensor:
+        """Logits (B, Q): each history is read once, whatever is asked."""
+        met, _, _ = self.question(batch)
+        asked, difficulty, counts = self.question(questions)
+        answered, before = self.answered.all(met, batch), last(pad(met, (0, 0, 1, 0)), batch)
+        steps = answered[:, :-1]
+        state = last(answered, batch).unsqueeze(1).expand(-1, asked.shape[1], -1)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            near = layer.near(met, steps, batch.mask.sum(dim=1))
+            state = layer.ask(asked, state, before, near)
+            if layer is not self.layers[-1]:
+                steps = layer(met, steps)
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
         return logits
 
@@ -109,14 +126,47 @@ class Layer(nn.Module):
     def forward(self, asked: Tensor, state: Tensor) -> Tensor:
         """Vectors (B, T, width) that hold, at step t, answers before t only."""
         normed = self.norm(state)
-        # A key is the question that was answered, so it is shifted like the answer.
-        answered = pad(asked[:, :-1], (0, 0, 1, 0))
         query = self._split(self.query(torch.cat([asked, normed], dim=-1)))
-        key, value = (
-            self._split(x)
-            for x in self.key_value(torch.cat([answered, normed], dim=-1)).chunk(2, dim=-1)
+        # A key is the question that was answered, so it is shifted like the answer.
+        key, value = self._told(pad(asked, (0, 0, 1, 0))[:, :-1], normed)
+        return self._read(state, block_attention(query, key, value, self.bias))
+
+    def near(self, met: Tensor, state: Tensor, lengths: Tensor) -> Near:
+        """What a question after each history may look at: its last steps, up to two blocks."""
+        key, value = self._told(pad(met, (0, 0, 1, 0))[:, :-1], self.norm(state))
+        block = self.bias.shape[1]
+        first = (lengths.div(block, rounding_mode="floor") - 1).clamp(min=0) * block
+        step = first[:, None] + torch.arange(2 * block, device=met.device)  # (B, W)
+        distance = lengths[:, None] - step
+        ahead = (distance <= 0)[:, None, None]
+        slopes = -self.bias[:, 0, block - 1, None, None]  # at a distance of one step
+        far = (slopes * distance[:, None, None]).masked_fill(ahead, inf)
+        at = step.clamp(max=key.shape[2] - 1)[:, None, :, None].expand(
+            -1, self.heads, -1, key.shape[-1]
         )
-        read = block_attention(query, key, value, self.bias)
+        return Near(key.gather(2, at), value.gather(2, at), -far)
+
+    def ask(self, asked: Tensor, state: Tensor, before: Tensor, near: Near) -> Tensor:
+        """Vectors (B, Q, width) of questions that see the steps before them and themselves."""
+        normed = self.norm(state)
+        query = self._split(self.query(torch.cat([asked, normed], dim=-1)))
+        answered = before.unsqueeze(1).expand_as(asked)
+        own_key, own_value = self._told(answered, normed)
+        scale = query.shape[-1] ** -0.5
+        seen = query @ near.key.transpose(2, 3) * scale + near.bias  # (B, H, Q, W)
+        itself = (query * own_key).sum(dim=-1, keepdim=True) * scale
+        share = torch.cat([seen, itself], dim=-1).softmax(dim=-1)
+        read = share[..., :-1] @ near.value + share[..., -1:] * own_value
+        return self._read(state, read)
+
+    def _told(self, answered: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, T, width / H)."""
+        both = self.key_value(torch.cat([answered, normed], dim=-1))
+        key, value = (self._split(x) for x in both.chunk(2, dim=-1))
+        return key, value
+
+    def _read(self, state: Tensor, read: Tensor) -> Tensor:
+        """The state after what was read (B, H, T, width / H)."""
         state = state + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
         result: Tensor = state + self.dropout(self.inner(state))
         return result
@@ -124,6 +174,15 @@ class Layer(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, width) to (B, H, T, width / H)."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Near:
+    """The W steps before the questions of B learners."""
+
+    key: Tensor  # (B, H, W, width / H)
+    value: Tensor  # (B, H, W, width / H)
+    bias: Tensor  # (B, H, 1, W); -inf where there is no step
 
 
 def forgetting(heads: int, block: int) -> Tensor:

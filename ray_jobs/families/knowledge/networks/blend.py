@@ -75,7 +75,7 @@ class Blend:
 
 
 class BlendNetwork(nn.Module):
-    """Batch → logits (B, T); while it trains, those of each member, (2, B, T)."""
+    """Batch → logits (B, T), or (B, Q); while it trains, those of each member, (2, B, T)."""
 
     def __init__(self, spec: Blend, vocabulary: Vocabulary) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ray_jobs.families.knowledge.batch import Batch, collate, cost, examples
+from ray_jobs.families.knowledge.batch import Batch, Questions, collate, cost, examples
 from ray_jobs.families.knowledge.counts import COLUMNS
 from ray_jobs.families.knowledge.networks.rasch import with_unseen
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
@@ -83,7 +83,7 @@ class Logistic:
 
 
 class LogisticModule(nn.Module):
-    """Batch → logits (B, T); nothing in it is trained by gradients."""
+    """Batch → logits (B, T), or (B, Q); nothing in it is trained by gradients."""
 
     terms: Tensor  # (P,): ease of each item, OF_SKILL of each skill, of counts, what is usual
 
@@ -94,10 +94,10 @@ class LogisticModule(nn.Module):
         self.register_buffer("terms", torch.zeros(size))
 
     def forward(self, batch: Batch) -> Tensor:
-        ids, values = self.told(batch)
+        ids, values = self.told(batch if batch.questions is None else batch.questions)
         return (self.terms[ids] * values).sum(dim=-1)
 
-    def told(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def told(self, batch: Batch | Questions) -> tuple[Tensor, Tensor]:
         """Which terms speak of each answer, (B, T, M) ids, and how loudly, (B, T, M) float32."""
         skills = with_unseen(batch.skills)  # (B, T, K)
         tagged = (skills != PADDING).float()

@@ -14,9 +14,9 @@ from typing import ClassVar
 import polars as pl
 from torch import Tensor, nn
 
-from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.batch import Batch, Questions
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
-from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question
+from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question, last
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.recipe import within
 
@@ -48,7 +48,7 @@ class Lstm:
 
 
 class LstmNetwork(nn.Module):
-    """Batch → logits (B, T)."""
+    """Batch → logits (B, T), or (B, Q) of what is asked after it."""
 
     def __init__(self, spec: Lstm, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -65,7 +65,18 @@ class LstmNetwork(nn.Module):
         self.head = Head(spec.width, spec.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
+        if batch.questions is not None:
+            return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
         state, _ = self.memory(self.answered(asked, batch))
+        logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
+        return logits
+
+    def ask(self, batch: Batch, questions: Questions) -> Tensor:
+        """Logits (B, Q): each history is read once, whatever is asked."""
+        met, _, _ = self.question(batch)
+        steps, _ = self.memory(self.answered.all(met, batch))
+        asked, difficulty, counts = self.question(questions)
+        state = last(steps, batch).unsqueeze(1).expand(-1, asked.shape[1], -1)
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
         return logits

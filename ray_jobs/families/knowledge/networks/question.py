@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.batch import Batch, Questions
 from ray_jobs.families.knowledge.counts import COLUMNS, ITEM_COLUMNS
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
 
@@ -36,7 +36,7 @@ class Question(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: Batch | Questions) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors of what is asked (B, T, width), difficulties (B, T), counts (B, T, C)."""
         items, counts = self._blanked(batch.items, batch.counts)
         known = (batch.skills != PADDING).sum(dim=-1, keepdim=True).clamp(min=1)
@@ -55,6 +55,11 @@ class Question(nn.Module):
         counts = counts.clone()
         counts[..., ITEM_COLUMNS] = counts[..., ITEM_COLUMNS] * ~gone.unsqueeze(-1)
         return items.masked_fill(gone, UNSEEN), counts
+
+
+def last(steps: Tensor, batch: Batch) -> Tensor:
+    """Of rows (B, T + 1, width), the one that holds all answers of each history, (B, width)."""
+    return steps[torch.arange(len(steps), device=steps.device), batch.mask.sum(dim=1)]
 
 
 class Dropout(nn.Module):
@@ -82,9 +87,13 @@ class Answered(nn.Module):
         self.project = nn.Linear(2 * width, width)
 
     def forward(self, asked: Tensor, batch: Batch) -> Tensor:
+        return self.all(asked, batch)[:, :-1]
+
+    def all(self, asked: Tensor, batch: Batch) -> Tensor:
+        """One row more, (B, T + 1, width): the last answer too, for what is asked after it."""
         correct = batch.correct.unsqueeze(-1)
         answered = self.project(torch.cat([asked * correct, asked * (1.0 - correct)], dim=-1))
-        return pad(answered[:, :-1], (0, 0, 1, 0))
+        return pad(answered, (0, 0, 1, 0))
 
 
 class Head(nn.Module):

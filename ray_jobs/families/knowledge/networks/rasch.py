@@ -14,8 +14,9 @@ from typing import ClassVar
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from ray_jobs.families.knowledge.batch import Batch, collate, cost, examples
+from ray_jobs.families.knowledge.batch import Batch, Questions, collate, cost, examples
 from ray_jobs.families.knowledge.loss import loss, weight
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
 from ray_jobs.predictor import batches
@@ -60,7 +61,7 @@ class Rasch:
 
 
 class RaschModule(nn.Module):
-    """Batch → logits (B, T); nothing in it is trained by gradients."""
+    """Batch → logits (B, T), or (B, Q); nothing in it is trained by gradients."""
 
     item_difficulty: Tensor  # (items,) logits
     skill_difficulty: Tensor  # (skills,) logits, mean over its items; UNSEEN: over the population
@@ -74,7 +75,10 @@ class RaschModule(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
+        steps = batch.items.shape[1]
         skills = with_unseen(batch.skills)
+        if batch.questions is not None:
+            skills = _side_by_side(skills, with_unseen(batch.questions.skills))
         tagged = (skills != PADDING).float()
         share = tagged / tagged.sum(dim=-1, keepdim=True)
         difficulty = self.difficulty(batch)
@@ -83,7 +87,7 @@ class RaschModule(nn.Module):
         overall = torch.zeros(len(skills))  # (B,) rating over all skills
         logits = torch.empty_like(difficulty)
         given = batch.mask.float()
-        for t in range(skills.shape[1]):
+        for t in range(steps):
             now = slot[:, t]  # (B, K)
             logit = overall + (ratings[now] * share[:, t]).sum(dim=-1) - difficulty[:, t]
             logits[:, t] = logit
@@ -92,14 +96,17 @@ class RaschModule(nn.Module):
             moves = surprise[:, None] * tagged[:, t] / (1.0 + FATIGUE * met[now])
             ratings.index_add_(0, now.flatten(), moves.flatten())
             met.index_add_(0, now.flatten(), tagged[:, t].flatten())
-        return logits
+        if batch.questions is None:
+            return logits
+        rated = (ratings[slot[:, steps:]] * share[:, steps:]).sum(dim=-1)
+        return overall[:, None] + rated - self.difficulty(batch.questions)
 
-    def difficulty(self, batch: Batch) -> Tensor:
+    def difficulty(self, batch: Batch | Questions) -> Tensor:
         """Of each question, (B, T) logits; an unseen item is as hard as its skills."""
         known = batch.items > UNSEEN
         return torch.where(known, self.item_difficulty[batch.items], self.expected(batch))
 
-    def expected(self, batch: Batch) -> Tensor:
+    def expected(self, batch: Batch | Questions) -> Tensor:
         """Mean difficulty of the skills of each question, (B, T) logits."""
         skills = with_unseen(batch.skills)
         tagged = (skills != PADDING).float()
@@ -110,6 +117,12 @@ def with_unseen(skills: Tensor) -> Tensor:
     """Skills (B, T, K) in which an empty set holds UNSEEN."""
     empty = (skills == PADDING).all(dim=-1)
     return torch.cat([skills[..., :1].masked_fill(empty[..., None], UNSEEN), skills[..., 1:]], -1)
+
+
+def _side_by_side(left: Tensor, right: Tensor) -> Tensor:
+    """Skills (B, T, K) and (B, Q, J) as (B, T + Q, max(K, J))."""
+    width = max(left.shape[-1], right.shape[-1])
+    return torch.cat([pad(x, (0, width - x.shape[-1])) for x in (left, right)], dim=1)
 
 
 def _slots(skills: Tensor) -> tuple[int, Tensor]:
