@@ -47,7 +47,7 @@ class LostError(Exception):
 
 @dataclass
 class Ray:
-    """A Ray of one process: its nodes, and at which reports its only worker is lost."""
+    """A Ray of one process: its nodes, and after which epochs its only worker is lost."""
 
     nodes: list[dict[str, Any]] = field(default_factory=lambda: [ELSEWHERE, HERE])
     lost_at: tuple[int, ...] = ()
@@ -63,7 +63,7 @@ class Ray:
             get_node_id=lambda: "here",
         )
 
-    def report(self, _: dict[str, float]) -> None:
+    def report(self) -> None:
         self.reports += 1
         if self.reports in self.lost_at:
             raise LostError("the node is gone\nno heartbeat for 30 s")
@@ -106,8 +106,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
     monkeypatch.setattr(ray, "get_runtime_context", here.get_context)
     monkeypatch.setattr(ray, "remote", here.remote)
     monkeypatch.setattr(ray, "get", lambda task: task())
-    for name in ("get_context", "report"):
-        monkeypatch.setattr(ray.train, name, getattr(here, name))
+    monkeypatch.setattr(ray.train, "get_context", here.get_context)
+    report = workers._Worker._report
+
+    def reported(worker: Any, state: Any, figures: dict[str, float]) -> None:
+        report(worker, state, figures)
+        here.report()
+
+    monkeypatch.setattr(workers._Worker, "_report", reported)
     monkeypatch.setattr(ray.train.torch, "TorchTrainer", here.trainer)
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     yield here

@@ -12,6 +12,7 @@ import typer
 from flows.cli import console
 from flows.cli.data import data as snapshots
 from flows.cli.options import AsJson, Data, Report, Seed, Service, Set, Workers, parsed
+from flows.cli.scoring import score
 from flows.cli.tuning import tune
 from ray_jobs.errors import LyceumError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(snapshots)
 app.command()(tune)
+app.command()(score)
 
 
 @app.callback()

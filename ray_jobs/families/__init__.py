@@ -95,6 +95,10 @@ class Family:
     whole: bool = False  # rules look at all rows at once, not at those of a group alone
     ordered: bool = True  # the order of a log without times is its time
     spaces: Mapping[str, Space] = field(default_factory=dict)  # what is searched, by spec's name
+    # (model, clean table) -> a table of its groups, beside the predictions of its rows, by name
+    profiles: Mapping[str, Callable[[Any, pl.DataFrame], pl.DataFrame]] = field(
+        default_factory=dict
+    )
     showcase: bool = False  # what `lyceum demo` shows
 
 

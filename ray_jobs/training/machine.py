@@ -59,8 +59,10 @@ class Machine:
             levels, self._levels = self._levels, defaultdict(list)
             before, self._counted = self._counted, _counters()
         grown = {name: self._counted[name] - before[name] for name in before}
-        # Two looks within one tick of the system's clock have nothing between them.
-        busy = 100 * grown["busy"] / grown["all"] if grown["all"] else 0.0
+        # Two looks within one tick of the system's clock have nothing between them, and what
+        # Linux says of waiting for disks may run backwards.
+        share = grown["busy"] / grown["all"] if grown["all"] > 0 else 0.0
+        busy = 100 * min(max(share, 0.0), 1.0)
         told = {name: sum(values) / len(values) for name, values in levels.items()}
         told |= {
             "cpu_utilization_percentage": busy,

@@ -7,7 +7,17 @@ is correct comes out, for any item, seen or unseen.
 from __future__ import annotations
 
 from ray_jobs.families import Family, Words
-from ray_jobs.families.knowledge import batch, formats, loss, recipes, rules, sample, search, slices
+from ray_jobs.families.knowledge import (
+    batch,
+    formats,
+    loss,
+    mastery,
+    recipes,
+    rules,
+    sample,
+    search,
+    slices,
+)
 from ray_jobs.families.knowledge.api import API
 from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.families.knowledge.networks.rasch import Rasch
@@ -55,5 +65,6 @@ FAMILY = Family(
     sample=sample.sample,
     ceiling=sample.ceiling,
     api=API,
+    profiles={"mastery": mastery.table},
     showcase=True,
 )

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ray_jobs.artifact import Artifact
+from ray_jobs.families.knowledge import batch
 from ray_jobs.families.knowledge.asking import MAX_CANDIDATES, PAST, Answer, Past, Request, typical
-from ray_jobs.families.knowledge.batch import Asked
-from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.families.knowledge.batch import Asked, History
+from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
+from ray_jobs.predictor import predict
 from ray_jobs.verb import Verb
 
 RECENT = 5  # answers over which a trend is told
@@ -112,6 +116,44 @@ def _evidence(given: Sequence[Answer]) -> dict[str, Any]:
         "correct": round(sum(answer.correct for answer in given), 6),
         "last": max(times, default=None),
     }
+
+
+def table(model: Artifact, rows: pl.DataFrame) -> pl.DataFrame:
+    """Each learner of a clean table in each skill practised, after the last answer.
+
+    Columns learner, skill, level, answers, correct and last, as the verb tells them.
+    """
+    practised = _practised(rows)
+    ids = practised["skill"].replace_strict(
+        model.vocabulary.skill_ids, default=UNSEEN, return_dtype=pl.Int64
+    )
+    sizes = dict(practised["learner"].value_counts().iter_rows())
+    learners = rows["learner"].unique(maintain_order=True)
+    histories = batch.examples(rows, model.vocabulary)
+    asked, start = [], 0
+    for learner, history in zip(learners, histories, strict=True):
+        end = start + sizes.get(learner, 0)
+        if end > start:
+            asked.append(_of_skills(history, ids[start:end].to_numpy()))
+        start = end
+    levels = np.concatenate([np.empty(0, np.float32), *predict(model, asked)])
+    return practised.insert_column(2, pl.Series("level", levels))
+
+
+def _practised(rows: pl.DataFrame) -> pl.DataFrame:
+    """Learners in their order, each with the skills practised, and how often and how well."""
+    return (
+        rows.select("learner", skill="skills", correct="correct", time="time")
+        .explode("skill")
+        .drop_nulls("skill")
+        .group_by("learner", "skill", maintain_order=True)
+        .agg(answers=pl.len(), correct=pl.col("correct").sum(), last=pl.col("time").max())
+    )
+
+
+def _of_skills(history: History, skills: NDArray[np.int64]) -> Asked:
+    unseen, one = np.full(len(skills), UNSEEN), np.ones(len(skills), np.int64)
+    return Asked(history, items=unseen, skills=skills, skill_counts=one, now=np.nan)
 
 
 VERB = Verb(MasteryRequest, MasteryResponse, cost, examples, answer)
