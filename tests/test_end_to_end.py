@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import psutil
 import pytest
 
@@ -101,6 +103,27 @@ def test_a_script_that_knows_only_mlflow_loads_the_champion(
     assert done.stdout.strip() == "3", done.stderr
 
 
+def test_a_whole_log_is_scored_by_the_champion_and_no_row_twice(
+    here: Installation, first: dict[str, Any]
+) -> None:
+    out = here.home.parent / "scores"
+    command = ("score", "knowledge-smoke", "--data", str(here.data), "--out", str(out))
+    assert f"version {first['version']}" in here.lyceum(*command)
+    report = json.loads((out / "score.json").read_text())
+    assert (report["lineage"], report["data"]["digest"]) == (
+        first["lineage"],
+        first["data"]["digest"],
+    )
+    told = pl.read_parquet(out / "predictions")
+    assert len(told) == report["rows"]["predictions"] == first["data"]["kept"]
+    assert told["probability"].is_between(0, 1).all()
+    assert len(pl.read_parquet(out / "mastery")) == report["rows"]["mastery"] > 0
+    assert "score: done" in here.lyceum(*command)
+    assert json.loads((out / "score.json").read_text()) == report
+    nobody = here.lyceum("score", "nobody", *command[2:], status=2)
+    assert "service 'nobody' has no champion" in nobody
+
+
 def test_mlflow_holds_what_an_analyst_looks_for(here: Installation, first: dict[str, Any]) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -171,6 +194,7 @@ class Client(threading.Thread):
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_service_answers_throughout_its_own_retraining_and_swap(
     here: Installation, first: dict[str, Any]
 ) -> None:

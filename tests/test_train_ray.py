@@ -153,6 +153,7 @@ def test_a_job_that_is_done_is_not_trained_again(
     assert len([e for e in told if e.kind == "started"]) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(
     undisturbed: tuple[TrainJob, str, list[Event]], splits: Path, tmp_path: Path
 ) -> None:
