@@ -138,7 +138,7 @@ def _claim(scoring: Scoring) -> None:
     if store.exists(place):
         if store.read_json(place) != scoring.plan:
             raise UsageError(
-                f"{scoring.out} holds what another version says, or says of other data; "
+                f"{scoring.out} holds scores by another version, or of other data; "
                 "name another folder, or remove it"
             )
         return

@@ -171,7 +171,7 @@ def test_a_folder_of_another_version_or_of_other_data_is_left_alone(
         lambda: scoring.known(other),
         lambda: scoring.run(other, "learner", here(other)),
     ):
-        with pytest.raises(UsageError, match="another version, or says of other data"):
+        with pytest.raises(UsageError, match="scores by another version, or of other data"):
             attempt()
     assert store.sizes(asked.out) == before
 
