@@ -48,7 +48,7 @@ def main() -> None:
             asked = [job(place, spec, batch_cost) for place in places]
             workers(asked)
         epochs(asked[0])
-        whole_run(folder)
+        whole_runs(folder)
 
 
 def job(folder: Path, spec: Any, batch_cost: int) -> TrainJob:
@@ -89,11 +89,18 @@ def epochs(asked: TrainJob) -> None:
     print(f"an epoch under Ray Train / of the bare loop: {statistics.median(ratios):.3f}")
 
 
-def whole_run(folder: Path) -> None:
-    """A second run on a home that is warm: what it took beside its stages' work."""
+def whole_runs(folder: Path) -> None:
+    """A second run on a home that is warm, with servers of its own and on a platform that is up."""
     simulate(SCHOOL, folder / "logs")
-    here = Installation.of(folder / "warm", folder / "logs")
-    here.home.parent.mkdir()
+    for up in (False, True):
+        home = folder / f"warm-{up}"
+        home.mkdir()
+        with Installation.lent(home, folder / "logs", up=up) as here:
+            whole_run(here, "on a platform that is up" if up else "with servers of its own")
+
+
+def whole_run(here: Installation, how: str) -> None:
+    """What a run took beside its stages' work, printed."""
     sets = ["gate.beat_baseline=false", "gate.margin=1", "gate.slice_margin=1"]
     words = ["knowledge", "--data", str(here.data), "--set", "gate.max_calibration_error=1"]
     words += [word for setting in sets for word in ("--set", setting)]
@@ -103,7 +110,7 @@ def whole_run(folder: Path) -> None:
     spent = time.perf_counter() - begin
     work = stage_work(here, report)
     print(
-        f"a warm run: {spent:.1f} s, of which {work:.1f} s its stages' work; the rest is "
+        f"a warm run {how}: {spent:.1f} s, of which {work:.1f} s its stages' work; the rest is "
         f"{(spent - work) / TEN_MINUTES:.3f} of ten minutes"
     )
 
