@@ -28,7 +28,7 @@ from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
 
 KNOWLEDGE = family("knowledge")
-LEARNERS, STEPS, OFFERED = 200, 25, 30
+LEARNERS, STEPS, OFFERED = 200, 20, 20
 PAUSE_S = 60  # from answer to answer
 REPLICATES = 1000
 
