@@ -57,16 +57,17 @@ def main() -> None:
 def trained(truth: Truth) -> Artifact:
     """The demo's network, on the answers of all but every tenth learner."""
     asked, table = recipe("knowledge-demo"), truth.table()
+    spec: Any = asked.spec
     held_out = pl.col("bucket") % 10 == 0
     parts = table.filter(~held_out), table.filter(held_out)
     words = KNOWLEDGE.vocabulary([parts[0]])
     known, validation = (KNOWLEDGE.examples(part, words) for part in parts)
     torch.manual_seed(0)
-    state = State.of(asked.spec.prepare([parts[0]], words), asked.budget, Team())
+    state = State.of(spec.prepare([parts[0]], words), asked.budget, Team())
     lesson = Lesson(KNOWLEDGE, words, known, validation, asked.budget, seed=0)
     run(state, lesson, Team(), lambda *_: None)
     state.module.load_state_dict(state.best)
-    return Artifact(KNOWLEDGE, asked.spec, words, state.module.eval(), {}, digest="")
+    return Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
 
 
 @dataclass
@@ -137,7 +138,8 @@ def recommended(school: School, model: Artifact, offered: Items) -> Items:
 def easiest(school: School, model: Artifact, offered: Items) -> Items:
     told = asked(school, model, offered, "predict")
     chances = [[one["probability"] for one in answer["predictions"]] for answer in told]
-    return offered[np.arange(LEARNERS), np.argmax(chances, axis=1)]
+    picked: Items = offered[np.arange(LEARNERS), np.argmax(chances, axis=1)]
+    return picked
 
 
 def at_random(_school: School, _model: Artifact, offered: Items) -> Items:
