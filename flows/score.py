@@ -15,6 +15,7 @@ from ray_jobs.errors import UsageError
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks import connection
+from tasks import register as registry
 from tasks import score as scoring
 from tasks.prepare import clean, ingest
 from tasks.progress import Progress
@@ -40,18 +41,15 @@ def score(
     Raises LyceumError with what to do about it.
     """
     here = installation.read()
-    mlflow = Registry.at(here)
-    with connection.answering(mlflow.uri):
-        release = chosen(here, service, version)
+    release = chosen(here, service, version)
     run = Run(resolve(release.family, service, data, settings or {}, None, None), here)
     manifest.check(run.store)
     progress = Progress(epochs=1)
     with contextlib.closing(Ray(run)) as ray:
         snapshot = progress.kept("ingest", lambda: ingest(run))
         table = progress.kept("clean", lambda: clean(run, snapshot))
-        assert ray.cluster
         report = progress.kept(
-            "score", lambda: scoring.score(release, table, out, run.family.group)
+            "score", lambda: scoring.score(run, release, table, out, lambda: ray.cluster)
         )
     return {**report, "timings_s": progress.timings_s, "cached": progress.cached}
 
@@ -59,7 +57,8 @@ def score(
 def chosen(settings: Settings, service: str, version: int | None) -> Release:
     """A service's champion, or a version of it; raises UsageError where there is none."""
     mlflow = Registry.at(settings)
-    release = mlflow.champion(service) if version is None else mlflow.release(service, version)
+    with connection.answering(mlflow.uri):
+        release = mlflow.release(service, registry.CHAMPION if version is None else version)
     if release is None:
         what = "champion" if version is None else f"version {version}"
         raise UsageError(f"service {service!r} has no {what}; lyceum services lists what there is")

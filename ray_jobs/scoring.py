@@ -45,9 +45,9 @@ class Scoring:
     out: str
 
     @property
-    def plan(self) -> dict[str, str]:
+    def plan(self) -> dict[str, Any]:
         """What must agree for what is in the folder to be of this scoring."""
-        return {"model": self.digest, "table": self.content}
+        return {"model": self.digest, "table": self.content, "piece_rows": PIECE_ROWS}
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _note(piece: Piece) -> str:
 
 
 def on_ray(scoring: Scoring) -> Callable[[list[Piece]], Iterator[Any]]:
-    """Score pieces as Ray tasks of one CPU each, wherever there is room."""
+    """Score pieces as Ray tasks of one CPU each, wherever there is room; an error is its own."""
     import ray
 
     task = ray.remote(num_cpus=1)(score)
@@ -161,7 +161,10 @@ def on_ray(scoring: Scoring) -> Callable[[list[Piece]], Iterator[Any]]:
         waiting = [task.remote(scoring, piece) for piece in todo]
         while waiting:
             (done, *_), waiting = ray.wait(waiting)
-            yield ray.get(done)
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause or error) from error
 
     return each
 

@@ -21,7 +21,19 @@ from ray_jobs.families.knowledge.networks import logistic
 from ray_jobs.families.knowledge.networks.logistic import Logistic, LogisticModule
 from ray_jobs.families.knowledge.vocabulary import UNSEEN
 from ray_jobs.predictor import predict
-from tests.test_rasch import HARDNESS, HELD_OUT, ITEMS, SKILLS, TRAIN, VOCABULARY, answers
+from tests.test_rasch import (
+    HARDNESS,
+    HELD_OUT,
+    ITEMS,
+    SKILLS,
+    TRAIN,
+    VOCABULARY,
+    Step,
+    answers,
+    of_one_learner,
+    one_skill,
+    step,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,35 +68,13 @@ def term(module: LogisticModule, name: str, *, item: str = "", skill: str = "") 
 
 # What is predicted.
 
-Step = tuple[str, tuple[str, ...], float]  # item, skills, correct
-
-step = st.tuples(
-    st.sampled_from([*ITEMS, "strange"]),
-    st.lists(st.sampled_from([*SKILLS, "odd", "new"]), max_size=3).map(tuple),
-    st.sampled_from([0.0, 0.25, 1.0]),
-)
-
-
-def table(steps: list[Step]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "learner": "ann",
-            "item": [item for item, _, _ in steps],
-            "skills": [sorted(set(skills)) for _, skills, _ in steps],
-            "correct": [correct for _, _, correct in steps],
-            "time": None,
-            "scored": True,
-        },
-        schema_overrides={"skills": pl.List(pl.String)},
-    )
-
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(step, min_size=1, max_size=15), st.integers(0, 5))
 def test_a_logit_is_the_sum_of_the_terms_that_speak_of_it(steps: list[Step], seed: int) -> None:
     module = LogisticModule(VOCABULARY)
     torch.nn.init.normal_(module.terms, generator=torch.Generator().manual_seed(seed))
-    histories = KNOWLEDGE.examples(table(steps), VOCABULARY)
+    histories = KNOWLEDGE.examples(of_one_learner(steps), VOCABULARY)
     counts = KNOWLEDGE.collate(histories, VOCABULARY).counts[0].double().numpy()
     (told,) = predict(model(module), histories)
     for (item, skills, _), chance, count in zip(steps, told, counts, strict=True):
@@ -101,11 +91,6 @@ def test_a_logit_is_the_sum_of_the_terms_that_speak_of_it(steps: list[Step], see
             own += term(module, "fails", skill=name) * named["skill_fails"]
             logit += own / len(names)
         assert chance == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-5)
-
-
-one_skill = st.tuples(
-    st.sampled_from(ITEMS), st.sampled_from(SKILLS).map(lambda s: (s,)), st.booleans().map(float)
-)
 
 
 @settings(max_examples=60, deadline=None)
@@ -222,7 +207,7 @@ def test_a_fit_is_the_same_whenever_it_is_made(module: LogisticModule) -> None:
 
 def test_an_item_never_met_is_as_its_skills_are(module: LogisticModule) -> None:
     (told,) = predict(
-        model(module), KNOWLEDGE.examples(table([("strange", ("x",), 0.0)]), VOCABULARY)
+        model(module), KNOWLEDGE.examples(of_one_learner([("strange", ("x",), 0.0)]), VOCABULARY)
     )
     logit = term(module, "usual") + term(module, "ease", skill="x")
     assert told[0] == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)

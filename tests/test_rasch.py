@@ -118,10 +118,8 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(step, min_size=1, max_size=25))
-def test_predictions_equal_ratings_kept_by_hand(module: RaschModule, steps: list[Step]) -> None:
-    table = pl.DataFrame(
+def of_one_learner(steps: Sequence[Step]) -> pl.DataFrame:
+    return pl.DataFrame(
         {
             "learner": "ann",
             "item": [item for item, _, _ in steps],
@@ -132,7 +130,12 @@ def test_predictions_equal_ratings_kept_by_hand(module: RaschModule, steps: list
         },
         schema_overrides={"skills": pl.List(pl.String)},
     )
-    (told,) = predict(model(module), KNOWLEDGE.examples(table, VOCABULARY))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(step, min_size=1, max_size=25))
+def test_predictions_equal_ratings_kept_by_hand(module: RaschModule, steps: list[Step]) -> None:
+    (told,) = predict(model(module), KNOWLEDGE.examples(of_one_learner(steps), VOCABULARY))
     np.testing.assert_allclose(told, slow_elo(module, steps), atol=1e-5)
 
 

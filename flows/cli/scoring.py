@@ -27,10 +27,14 @@ def score(
     if source is None or place is None:
         raise UsageError("--data and --out must name a place")
     here = session().settings
+    from flows.request import resolve
     from flows.score import chosen
     from flows.score import score as write
+    from ray_jobs.data import sources
 
-    chosen(here, service, version)
+    release = chosen(here, service, version)
+    resolved = resolve(release.family, service, source, pairs, None, None)
+    sources.find(resolved.data, resolved.encoding)
 
     with console.progress():
         report = write(service=service, data=source, out=place, settings=pairs, version=version)

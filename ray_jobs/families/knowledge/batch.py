@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_jobs.families.knowledge.counts import Answers, asked_counts, causal_counts
+from ray_jobs.families.knowledge.counts import COLUMNS, Answers, asked_counts, causal_counts
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 
@@ -65,7 +65,9 @@ class Batch:
     correct: Tensor  # (B, T) float32; padding holds 0.
     mask: Tensor  # (B, T) bool; True where an answer was given or is asked for
     scored: Tensor  # (B, T) bool; True where the loss and the metrics look
-    counts: Tensor  # (B, T, C) float32; causal count features, of strictly earlier answers
+    # (B, T, C) float32; causal count features, of strictly earlier answers, and 0 where questions
+    # are asked: they have their own
+    counts: Tensor
     questions: Questions | None = None  # where there are some, they alone are predicted, (B, Q)
 
 
@@ -121,7 +123,9 @@ def collate(examples: Sequence[History] | Sequence[Asked], vocabulary: Vocabular
         correct=_padded(answers.correct, where, shape),
         mask=_padded(np.ones(len(answers.items), np.bool_), where, shape),
         scored=_padded(scored, where, shape),
-        counts=_padded(causal_counts(answers), where, shape),
+        counts=torch.zeros(*shape, len(COLUMNS))
+        if asked
+        else _padded(causal_counts(answers), where, shape),
         questions=_questions(asked, answers, lengths) if asked else None,
     )
 

@@ -58,15 +58,16 @@ def asked_counts(answers: Answers, questions: Answers) -> NDArray[np.float32]:
     They are what `causal_counts` says of one that is the learner's next step.
     """
     every, known = _joined(answers, questions), len(answers.items)
-    tags, _ = _last_of_each(every, _skill_key(every), every.owner, len(answers.owner))
+    tags = _last_of_each(every, _skill_key(every), every.owner, len(answers.owner))
     everything = np.arange(len(every.items))
-    by_item, _ = _last_of_each(every, _item_key(every), everything, known)
-    overall, _ = _last_of_each(every, every.learner, everything, known)
-    _, first = _past(answers, _skill_key(answers), answers.owner)
+    by_item = _last_of_each(every, _item_key(every), everything, known)
+    overall = _last_of_each(every, every.learner, everything, known)
+    # One entry for each pair of learner and skill, so that each skill counts once.
+    met = np.unique(_skill_key(every)[: len(answers.owner)], return_index=True)[1]
     learners = int(every.learner.max(initial=-1)) + 1
-    met = np.bincount(answers.learner[answers.owner], first, minlength=learners)
-    skills = met[questions.learner].astype(np.float64)
-    return _features(questions, tags, by_item, overall, skills)
+    skills = np.bincount(answers.learner[answers.owner[met]], minlength=learners)
+    known_skills = skills[questions.learner].astype(np.float64)
+    return _features(questions, tags, by_item, overall, known_skills)
 
 
 def _features(
@@ -111,12 +112,13 @@ def _item_key(answers: Answers) -> NDArray[np.int64]:
 
 def _last_of_each(
     every: Answers, key: NDArray[np.int64], owner: NDArray[np.int64], known: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+) -> NDArray[np.float64]:
     """`_past` of the entries from `known` on, of which none is a past of another."""
     _, first, again = np.unique(key[known:], return_index=True, return_inverse=True)
     kept = np.concatenate([np.arange(known), known + first])
-    past, fresh = _past(every, key[kept], owner[kept])
-    return past[known:][again], fresh[known:][again]
+    past, _ = _past(every, key[kept], owner[kept])
+    last: NDArray[np.float64] = past[known:][again]
+    return last
 
 
 def _pairs(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:

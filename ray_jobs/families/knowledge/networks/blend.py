@@ -7,21 +7,18 @@ logits beats either (an ensemble, Hansen and Salamon 1990). It costs what both c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import polars as pl
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.errors import UsageError
 from ray_jobs.families.knowledge.batch import Batch
 from ray_jobs.families.knowledge.networks.attention import Attention, AttentionNetwork
 from ray_jobs.families.knowledge.networks.lstm import Lstm, LstmNetwork
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
-from ray_jobs.recipe import within
 
 
 @dataclass(frozen=True)
@@ -39,10 +36,7 @@ class Blend:
 
     def __post_init__(self) -> None:
         """Raises UsageError for settings of which no network can be made."""
-        within(self, width=(1, inf), layers=(1, inf), heads=(1, self.width), block=(1, inf))
-        within(self, neighbours=(0, inf), dropout=(0, 0.95), blank=(0, 1))
-        if self.width % self.heads:
-            raise UsageError(f"spec.width={self.width}: expected a multiple of heads, {self.heads}")
+        _ = self.recurrent, self.attentive
 
     def build(self, vocabulary: Vocabulary) -> nn.Module:
         """A network of the right shape, to be trained or loaded."""
@@ -59,19 +53,11 @@ class Blend:
 
     @property
     def recurrent(self) -> Lstm:
-        return Lstm(self.width, self.neighbours, self.dropout, self.blank)
+        return Lstm(**{field.name: getattr(self, field.name) for field in fields(Lstm)})
 
     @property
     def attentive(self) -> Attention:
-        return Attention(
-            self.width,
-            self.layers,
-            self.heads,
-            self.block,
-            self.neighbours,
-            self.dropout,
-            self.blank,
-        )
+        return Attention(**{field.name: getattr(self, field.name) for field in fields(Attention)})
 
 
 class BlendNetwork(nn.Module):
