@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -158,11 +159,10 @@ def on_ray(scoring: Scoring) -> Callable[[list[Piece]], Iterator[Any]]:
     task = ray.remote(num_cpus=1)(score)
 
     def each(todo: list[Piece]) -> Iterator[Any]:
-        waiting = [task.remote(scoring, piece) for piece in todo]
-        while waiting:
-            (done, *_), waiting = ray.wait(waiting)
+        # Futures, since Ctrl-C within `ray.wait` comes out as an error of Ray's own.
+        for done in as_completed([task.remote(scoring, piece).future() for piece in todo]):
             try:
-                yield ray.get(done)
+                yield done.result()
             except ray.exceptions.RayTaskError as error:
                 raise (error.cause or error) from error
 
