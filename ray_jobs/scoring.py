@@ -73,8 +73,7 @@ def run(
     todo = pieces(scoring.table, group)
     noted = store.sizes(store.join(scoring.out, NOTES))
     missing = [piece for piece in todo if _note(piece) not in noted]
-    if len(missing) < len(todo):
-        log.info("score: %d of %d pieces are there already", len(todo) - len(missing), len(todo))
+    log.info("score: %d pieces, %d of them there already", len(todo), len(todo) - len(missing))
     for done, _ in enumerate(each(missing), 1):
         log.info("score: %d of %d pieces", len(todo) - len(missing) + done, len(todo))
     told = [store.read_json(store.join(scoring.out, NOTES, _note(piece))) for piece in todo]

@@ -124,6 +124,21 @@ def test_a_whole_log_is_scored_by_the_champion_and_no_row_twice(
     assert "service 'nobody' has no champion" in nobody
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("first")
+def test_a_scoring_that_is_interrupted_says_so_and_goes_on(here: Installation) -> None:
+    command = ("score", "knowledge-smoke", "--data", str(here.data), "--out", "interrupted")
+    run = here.start(*command)
+    assert run.stdout is not None
+    # Workers are yet to be started: whoever waits for them is what is interrupted.
+    assert any("0 of them there already" in line for line in run.stdout)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert (run.returncode, "run the same command again" in err) == (130, True), err
+    here.lyceum(*command)
+    assert (here.home.parent / "interrupted" / "score.json").is_file()
+
+
 def test_mlflow_holds_what_an_analyst_looks_for(here: Installation, first: dict[str, Any]) -> None:
     from mlflow.tracking import MlflowClient
 

@@ -1,12 +1,8 @@
-"""Scoring on a real Ray: the same tables, errors as themselves, and Ctrl-C as Ctrl-C."""
+"""Scoring on a real Ray: the same tables, and errors as themselves."""
 
 from __future__ import annotations
 
-import os
-import signal
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -43,14 +39,3 @@ def test_an_error_on_a_worker_is_told_as_it_is(asked: Scoring) -> None:
     other = replace(asked, digest="0" * 64)
     with pytest.raises(ServiceError, match=r"^\S+ has digest \w{12}, but 0{12} was registered"):
         scoring.run(other, "learner", scoring.on_ray(other))
-
-
-def test_ctrl_c_while_workers_score_is_an_interrupt(
-    asked: Scoring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring, "score", lambda *_: time.sleep(30))
-    timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        scoring.run(asked, "learner", scoring.on_ray(asked))
-    timer.join()
