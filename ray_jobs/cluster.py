@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray_jobs.errors import PlatformError
@@ -27,8 +28,15 @@ class Cluster:
     """A Ray that this process has joined."""
 
     dashboard: str  # URL for jobs
-    services: str  # base URL of Serve
+    serve: str  # base URL of Serve
     lasting: bool  # outlives this run, so that services may be published on it
+    started: Callable[[], object] = field(default=lambda: None, compare=False)  # once Serve is
+
+    @property
+    def services(self) -> str:
+        """Base URL of Serve, which answers."""
+        self.started()
+        return self.serve
 
 
 @contextlib.contextmanager
@@ -36,7 +44,8 @@ def joined(settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[C
     """Join the Ray of `RAY_ADDRESS`, or start one here that ends with the block.
 
     A Ray of one's own needs a folder, on a short path since sockets lie below
-    it, and a free port for its services; a Ray that lasts has both already.
+    it, and a free port for its services; a Ray that lasts has both already. Serve
+    starts aside on one's own, where nobody else can have it start otherwise.
     """
     import ray
 
@@ -47,8 +56,11 @@ def joined(settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[C
     try:
         dashboard = _init(settings, folder)
         here = settings if lasting else replace(settings, http_port=port)
-        deploy.start(here.host, _http_port(here))
-        yield Cluster(dashboard, services_url(here), lasting)
+        with ThreadPoolExecutor(1) as aside:
+            started = aside.submit(deploy.start, here.host, _http_port(here))
+            if lasting:
+                started.result()
+            yield Cluster(dashboard, services_url(here), lasting, started.result)
     finally:
         ray.shutdown()
 

@@ -37,8 +37,11 @@ def flow_tags() -> dict[str, str]:
 
     if not flow_run.id:
         return {}
-    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": flow_run.ui_url}
-    return {name: value for name, value in tags.items() if value}
+    tags = {"prefect.flow_run_id": str(flow_run.id)}
+    # A server that ends with the run has no pages.
+    if flow_run.ui_url.startswith("http"):
+        tags["prefect.flow_run_url"] = flow_run.ui_url
+    return tags
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

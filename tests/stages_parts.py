@@ -121,4 +121,4 @@ def _fitted(job: TrainJob, uri: str, _address: str, on_event: Callable[[Event], 
 
 def cluster() -> Cluster:
     """What a run joins; nothing answers there."""
-    return Cluster(dashboard="http://nowhere", services="http://nowhere", lasting=False)
+    return Cluster(dashboard="http://nowhere", serve="http://nowhere", lasting=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,46 @@ def test_a_ray_of_ones_own_listens_here_alone_and_ends_with_the_block(here: Ray)
     with joined(Settings(home=HOME, cpus=3), folder="/tmp/short", port=4321):
         assert here.asked["num_cpus"] == 3
     assert {here.asked["_node_ip_address"], here.asked["dashboard_host"]} == {"127.0.0.1"}
+
+
+def test_on_a_ray_of_ones_own_serve_starts_aside_and_is_waited_for_where_it_is_asked_for(
+    here: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, begun = threading.Event(), threading.Event()
+
+    def slow(**options: Any) -> None:
+        begun.set()
+        may.wait(20)
+        here.start(**options)
+
+    monkeypatch.setattr(serve, "start", slow)
+    with joined(Settings(home=HOME), folder="/tmp/short", port=4321) as own:
+        assert begun.wait(20)
+        assert here.http is None, "joining waited for Serve"
+        threading.Timer(0.05, may.set).start()
+        assert own.services == "http://127.0.0.1:4321"
+        assert here.http == ("127.0.0.1", 4321)
+    assert not here.up
+
+
+@pytest.mark.parametrize(("settings", "late"), [(Settings(home=HOME), True), (LASTING, False)])
+def test_a_serve_that_cannot_start_is_told_of_at_once_where_a_ray_lasts(
+    settings: Settings, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: Any) -> None:
+        raise PlatformError("no Serve")
+
+    monkeypatch.setattr(serve, "start", broken)
+    got_in = []
+
+    def visit() -> str:
+        with joined(settings, folder="/tmp/short", port=4321) as cluster:
+            got_in.append(cluster)
+            return cluster.services
+
+    with pytest.raises(PlatformError, match="no Serve"):
+        visit()
+    assert bool(got_in) is late
 
 
 def test_a_ray_that_lasts_is_joined_as_it_is(here: Ray) -> None:

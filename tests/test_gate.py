@@ -168,7 +168,7 @@ def test_one_failed_check_is_enough_and_all_are_told(evaluation: Evaluation) -> 
     ]
 
 
-HERE = Cluster(dashboard="http://here:1", services="http://here:2", lasting=False)
+HERE = Cluster(dashboard="http://here:1", serve="http://here:2", lasting=False)
 RELEASE = Release("algebra", "knowledge", "l1", "/store/artifact", "d1", [], {})
 
 

@@ -153,6 +153,7 @@ def run(
 ) -> None:
     """Run a recipe: from data to a registered version and, with a platform up, a live service."""
     from flows.cli.session import absolute, session
+    from flows.platform import begin_prefect
 
     pairs, source = parsed(settings), absolute(data)
     from flows.request import resolve
@@ -160,9 +161,10 @@ def run(
 
     resolved = resolve(recipe, service, source, pairs, workers, seed)
     sources.find(resolved.data, resolved.encoding)
-    session()
+    ready = begin_prefect(session().settings)
     from flows.pipeline import pipeline
 
+    ready()
     with console.progress():
         report = pipeline(
             recipe=recipe,

@@ -22,11 +22,13 @@ def score(
 ) -> None:
     """Write what a service's champion says of a whole log, as Parquet."""
     from flows.cli.session import absolute, session
+    from flows.platform import begin_prefect
 
     pairs, source, place = parsed(settings), absolute(data), absolute(out)
     if source is None or place is None:
         raise UsageError("--data and --out must name a place")
     here = session().settings
+    ready = begin_prefect(here)
     from flows.request import resolve
     from flows.score import chosen
     from flows.score import score as write
@@ -35,7 +37,7 @@ def score(
     release = chosen(here, service, version)
     resolved = resolve(release.family, service, source, pairs, None, None)
     sources.find(resolved.data, resolved.encoding)
-
+    ready()
     with console.progress():
         report = write(service=service, data=source, out=place, settings=pairs, version=version)
     if json is not None:

@@ -34,7 +34,7 @@ def session(*, use_platform: bool = True, ask: bool = True) -> Session:
     prepare(settings.home)
     mark = {MARK: run_mark(settings.home, Process.of("run", os.getpid()))}
     named = {variable(n): str(getattr(settings, n)) for n in FOREIGN if getattr(settings, n)}
-    # Prefect's own server, where none is up, starts with the first flow: it is ours as well.
+    # What a command starts, such as Prefect's server where none is up, is known by its mark.
     _apply(_ours(settings) | named | QUIET | mark)
     reap(settings)
     platform = running(settings)
@@ -56,7 +56,6 @@ def _ours(settings: Settings) -> dict[str, str]:
 # A person sees our own lines; Prefect's and MLflow's are for their own pages.
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }

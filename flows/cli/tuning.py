@@ -31,6 +31,7 @@ def tune(
 ) -> None:
     """Search for better settings of a recipe, judged on the validation split alone."""
     from flows.cli.session import absolute, session
+    from flows.platform import begin_prefect
 
     pairs, source, words = parsed(settings), absolute(data), search or []
     from flows.request import planned, resolve
@@ -39,9 +40,10 @@ def tune(
     resolved = resolve(recipe, service, source, pairs, None, seed)
     planned(resolved, pairs, words, trials)
     sources.find(resolved.data, resolved.encoding)
-    session()
+    ready = begin_prefect(session().settings)
     from flows.search import search as find
 
+    ready()
     with console.progress():
         report = find(
             recipe=recipe,

@@ -6,6 +6,7 @@ Importing this loads none of the three.
 from flows.platform.doctor import Check, doctor
 from flows.platform.embedded import Embedded, embedded, reap
 from flows.platform.environment import environment, mlflow_database
+from flows.platform.ephemeral import begin_prefect
 from flows.platform.lifecycle import down, up
 from flows.platform.record import Platform, running
 from flows.platform.status import status
@@ -14,6 +15,7 @@ __all__ = [
     "Check",
     "Embedded",
     "Platform",
+    "begin_prefect",
     "doctor",
     "down",
     "embedded",
