@@ -1,0 +1,288 @@
+"""What the usual way to trace knowledge costs: `python -m tests.bench.padded`.
+
+Deep knowledge tracing as the toolkits write it (histories cut at 200 answers and padded to
+200, an output for every concept of which one is chosen by a one-hot vector, a loss in double
+precision), and attention with a mask over all pairs of 200 steps, beside our networks of the
+same size: an epoch of each in turn in one process, on the same learners. Then what the first
+of each pair says of the answers of the test learners.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy, one_hot
+
+from ray_jobs.artifact import Artifact
+from ray_jobs.data.tables import read_parquet
+from ray_jobs.families import family
+from ray_jobs.families.knowledge.networks import Attention, Lstm
+from ray_jobs.metrics.binary import prepared_auc
+from ray_jobs.predictor import predict
+from ray_jobs.recipe import Budget
+from ray_jobs.training.loop import Lesson, State, run
+from ray_jobs.training.team import Team
+from tests.bench.accuracy import DATA, LOGS, prepared
+
+KNOWLEDGE = family("knowledge")
+LOG = "ASSIST2009-events"
+STEPS = 200  # that a history is cut at and padded to
+THREADS = 2
+LEARNERS = 500  # of whom attention learns: an epoch of all takes minutes with a mask
+PATIENCE, MOST_EPOCHS = 5, 40
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Histories in pieces of 200 steps, as the toolkits hold them."""
+
+    concepts: Tensor  # (N, 200) int64
+    correct: Tensor  # (N, 200) int64
+    mask: Tensor  # (N, 200) bool
+    rows: Tensor  # (N, 200) int64: the row of the table
+
+    @classmethod
+    def of(cls, table: pl.DataFrame, ids: dict[tuple[str, ...], int]) -> Padded:
+        """The table's answers; an answer's skills together are its concept."""
+        concept = [ids.get(tuple(skills), 0) for skills in table["skills"].to_list()]
+        place = table.select(pl.int_range(pl.len()).over("learner")).to_series().to_numpy()
+        learner = table["learner"].rle_id().to_numpy().astype(np.int64)
+        piece = np.unique(learner * 10_000 + place // STEPS, return_inverse=True)[1]
+        shape, at = (int(piece.max()) + 1, STEPS), (piece, place % STEPS)
+        held = {
+            "concepts": np.array(concept),
+            "correct": (table["correct"].to_numpy() > 0.5).astype(np.int64),
+            "mask": np.ones(len(piece), np.bool_),
+            "rows": np.arange(len(piece)),
+        }
+        padded = {}
+        for name, values in held.items():
+            wide = np.zeros(shape, values.dtype)
+            wide[at] = values
+            padded[name] = torch.from_numpy(wide)
+        return cls(**padded)
+
+    def batches(self, size: int, *, shuffled: bool) -> Iterator[Padded]:
+        count = len(self.mask)
+        order = torch.randperm(count) if shuffled else torch.arange(count)
+        for start in range(0, count, size):
+            chosen = order[start : start + size]
+            yield Padded(
+                *(getattr(self, n)[chosen] for n in ("concepts", "correct", "mask", "rows"))
+            )
+
+
+class Dkt(nn.Module):
+    """Deep knowledge tracing (Piech et al. 2015): what was answered → a chance of every concept."""
+
+    batch_size = 256
+    rate = 1e-3
+
+    def __init__(self, concepts: int, width: int) -> None:
+        super().__init__()
+        self.concepts = concepts
+        self.answered = nn.Embedding(2 * concepts, width)
+        self.memory = nn.LSTM(width, width, batch_first=True)
+        self.dropout = nn.Dropout(0.2)
+        self.out = nn.Linear(width, concepts)
+
+    def forward(self, given: Padded) -> Tensor:
+        """Chances (N, 199) of the second answer of each piece, and of those after it."""
+        answered = self.answered(given.concepts + self.concepts * given.correct)
+        chances = torch.sigmoid(self.out(self.dropout(self.memory(answered)[0])))
+        asked = one_hot(given.concepts[:, 1:], self.concepts)
+        return (chances[:, :-1] * asked).sum(dim=-1)
+
+
+class MaskedLayer(nn.Module):
+    """What is asked looks among what was answered; what lies ahead is masked."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.joined = (nn.Linear(width, width) for _ in range(4))
+        self.norm, self.normed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.inner = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, width)
+        )
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, state: Tensor, told: Tensor, seen: Tensor) -> Tensor:
+        """Vectors (N, T, width) after one more look; `seen` is (T, T), True where one may look."""
+        query, key, value = (
+            made(of).view(*of.shape[:2], self.heads, -1).transpose(1, 2)
+            for made, of in ((self.query, state), (self.key, told), (self.value, told))
+        )
+        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+        share = self.dropout(scores.masked_fill(~seen, -1e32).softmax(dim=-1))
+        read = self.joined((share @ value).transpose(1, 2).flatten(2))
+        state = self.norm(state + self.dropout(read))
+        result: Tensor = self.normed(state + self.dropout(self.inner(state)))
+        return result
+
+
+class Masked(nn.Module):
+    """Two layers of attention over all pairs of steps, those ahead masked (after SAKT, AKT)."""
+
+    batch_size = 64
+    rate = 1e-3
+
+    def __init__(self, concepts: int, width: int, layers: int = 2, heads: int = 8) -> None:
+        super().__init__()
+        self.concepts = concepts
+        self.asked = nn.Embedding(concepts, width)
+        self.answered = nn.Embedding(2 * concepts, width)
+        self.place = nn.Embedding(STEPS, width)
+        self.layers = nn.ModuleList(MaskedLayer(width, heads) for _ in range(layers))
+        self.dropout = nn.Dropout(0.2)
+        self.out = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1))
+
+    def forward(self, given: Padded) -> Tensor:
+        """Chances (N, 199) of the second answer of each piece, and of those after it."""
+        answered = self.answered(given.concepts + self.concepts * given.correct)[:, :-1]
+        told = answered + self.place.weight[: answered.shape[1]]
+        asked = self.asked(given.concepts[:, 1:])
+        state, steps = asked, asked.shape[1]
+        seen = torch.ones(steps, steps, dtype=torch.bool).tril()
+        for layer in self.layers:
+            state = layer(state, told, seen)
+        return torch.sigmoid(self.out(torch.cat([state, asked], dim=-1))).squeeze(-1)
+
+
+class Toolkit:
+    """A network of the toolkits' kind and its training."""
+
+    def __init__(self, network: Dkt | Masked) -> None:
+        self.network = network
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=network.rate)
+
+    def epoch(self, data: Padded) -> float:
+        """Learn from all answers once; returns answers per second."""
+        self.network.train()
+        begin = time.perf_counter()
+        for given in data.batches(self.network.batch_size, shuffled=True):
+            loss = self.loss(given)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        return int(data.mask.sum()) / (time.perf_counter() - begin)
+
+    def loss(self, given: Padded) -> Tensor:
+        mask = given.mask[:, 1:]
+        chances, truth = self.network(given)[mask], given.correct[:, 1:][mask]
+        return binary_cross_entropy(chances.double(), truth.double())
+
+    def told(self, data: Padded) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The rows that it predicts, and their chances."""
+        self.network.eval()
+        rows, chances = [], []
+        with torch.no_grad():
+            for given in data.batches(self.network.batch_size, shuffled=False):
+                mask = given.mask[:, 1:]
+                rows.append(given.rows[:, 1:][mask])
+                chances.append(self.network(given)[mask].double())
+        return torch.cat(rows).numpy(), torch.cat(chances).numpy()
+
+    def learn(self, data: Padded, held_out: Padded) -> int:
+        """Train until validation gains no more, and keep the best; returns the epochs."""
+        best, kept, since, epochs = np.inf, self.network.state_dict(), 0, 0
+        truth = held_out.correct[:, 1:][held_out.mask[:, 1:]].numpy()
+        while since < PATIENCE and epochs < MOST_EPOCHS:
+            self.epoch(data)
+            epochs += 1
+            chances = self.told(held_out)[1]
+            loss = -float(np.log(np.where(truth == 1, chances, 1 - chances).clip(1e-9)).mean())
+            since += 1
+            if loss < best:
+                best, kept, since = loss, copy.deepcopy(self.network.state_dict()), 0
+        self.network.load_state_dict(kept)
+        return epochs
+
+
+def main() -> None:
+    """Print answers per second side by side, and what the longest trained of each pair is worth."""
+    if not (DATA / LOGS[LOG]).exists():
+        print(f"tests.bench.padded: skipped, {DATA / LOGS[LOG]} is not there")
+        return
+    torch.set_num_threads(THREADS)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = {name: read_parquet(uri) for name, uri in prepared(LOG, Path(folder)).items()}
+    names = sorted({tuple(skills) for skills in parts["train"]["skills"].to_list()})
+    ids = {name: number for number, name in enumerate(names)}
+    some = parts["train"]["learner"].unique(maintain_order=True).head(LEARNERS).implode()
+    few = parts | {"train": parts["train"].filter(pl.col("learner").is_in(some))}
+    dkt, lstm = _beside("LSTM-200", Lstm(width=200), Dkt(len(ids), 200), parts, ids, 9)
+    _beside("attention 256x2", Attention(width=256), Masked(len(ids), 256), few, ids, 3)
+    _worth(dkt, lstm, parts, ids)
+
+
+def _beside(
+    name: str,
+    spec: Any,
+    other: Dkt | Masked,
+    parts: dict[str, pl.DataFrame],
+    ids: dict[tuple[str, ...], int],
+    epochs: int,
+) -> tuple[Toolkit, Artifact]:
+    """Train ours, an epoch of the other after each of its epochs, and print the ratio of speeds."""
+    theirs, data = Toolkit(other), Padded.of(parts["train"], ids)
+    rates: list[tuple[float, float]] = []
+
+    def say(_: State, figures: dict[str, float]) -> None:
+        rates.append((figures["rows_per_s"], theirs.epoch(data)))
+
+    words = KNOWLEDGE.vocabulary([parts["train"]])
+    torch.manual_seed(0)
+    network = spec.prepare([parts["train"]], words)
+    budget = replace(Budget(), epochs=epochs)
+    state = State.of(network, budget, Team())
+    known, held_out = (KNOWLEDGE.examples(parts[n], words) for n in ("train", "validation"))
+    run(state, Lesson(KNOWLEDGE, words, known, held_out, budget, seed=0), Team(), say)
+    state.module.load_state_dict(state.best)
+    later = rates[1:]  # in the first, memory is found and kernels are chosen
+    ratio = statistics.median(ours / other for ours, other in later)
+    ours, padded = (statistics.median(one) for one in zip(*later, strict=True))
+    print(
+        f"{name}, training answers/s: ours / padded to {STEPS}: {ratio:.1f} "
+        f"({ours:,.0f} / {padded:,.0f})",
+        flush=True,
+    )
+    return theirs, Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
+
+
+def _worth(
+    theirs: Toolkit,
+    model: Artifact,
+    parts: dict[str, pl.DataFrame],
+    ids: dict[tuple[str, ...], int],
+) -> None:
+    """Print both AUCs on the test answers that the other predicts."""
+    data = {name: Padded.of(table, ids) for name, table in parts.items()}
+    more = theirs.learn(data["train"], data["validation"])
+    rows, chances = theirs.told(data["test"])
+    truth = (parts["test"]["correct"].to_numpy()[rows] > 0.5).astype(np.float64)
+    own = np.concatenate(predict(model, KNOWLEDGE.examples(parts["test"], model.vocabulary)))
+    mine, other = (
+        prepared_auc(truth, one.astype(np.float64))(np.ones(len(rows)))
+        for one in (own[rows], chances)
+    )
+    print(
+        f"AUC on {len(rows):,} answers of the test learners: ours after 9 epochs {mine:.4f}, "
+        f"padded after {9 + more} {other:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
