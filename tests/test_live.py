@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
+from ray.serve.schema import ApplicationStatus
 
 from ray_jobs.errors import ServiceError, UsageError
 from ray_jobs.recipe import Resources
@@ -91,7 +92,10 @@ def test_where_nobody_answers_nobody_is_live(serving: Serving) -> None:
         assert deploy.live_version(url) is None
 
 
-def test_what_may_not_serve_is_refused_even_where_it_answers(serving: Serving) -> None:
+def test_what_may_not_serve_is_refused_even_where_it_answers(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "_state", lambda _: ApplicationStatus.RUNNING)
     url = serving(lambda *_: (200, JSON, orjson.dumps(READY)))
     leaky, base = replace(RELEASE, barred="it leaks"), url.removesuffix("/algebra")
     with pytest.raises(UsageError, match="version 7 of algebra may not serve: it leaks"):
