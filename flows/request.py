@@ -13,6 +13,7 @@ from ray_jobs.recipe import Recipe
 from ray_jobs.tuning.space import Domain, parsed
 
 TRIALS = 20  # of a search that says nothing else
+PROTOCOL = "columns.protocol"  # what --protocol is short for
 SERVICE = re.compile(r"[a-zA-Z0-9_-]*[a-zA-Z0-9][a-zA-Z0-9_-]*")
 
 
@@ -40,6 +41,25 @@ def resolve(
             f"service {chosen.service!r}: expected letters of the English alphabet, digits, - and _"
         )
     return chosen
+
+
+def under(protocol: str | None, name: str, settings: dict[str, str]) -> dict[str, str]:
+    """Settings of a recipe with the protocol that was asked for among them, if one was.
+
+    Raises UsageError where its family has but one, or the settings name one too.
+    """
+    if protocol is None:
+        return settings
+    if PROTOCOL in settings:
+        raise UsageError(f"a protocol is given to --protocol and to --set {PROTOCOL}; give one")
+    recipe = named(name)
+    if not hasattr(recipe.columns, "protocol"):
+        only = family(recipe.family).protocol(recipe.columns).words
+        raise UsageError(
+            f"--protocol {protocol}: figures of the family {recipe.family} are taken in one way "
+            f"alone ({only}); leave it out"
+        )
+    return {**settings, PROTOCOL: protocol}
 
 
 def planned(

@@ -12,6 +12,8 @@ from flows.request import resolve
 from ray_jobs import manifest
 from ray_jobs import settings as installation
 from ray_jobs.errors import UsageError
+from ray_jobs.families import family
+from ray_jobs.recipe import Recipe
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks import connection
@@ -42,7 +44,7 @@ def score(
     """
     here = installation.read()
     release = chosen(here, service, version)
-    run = Run(resolve(release.family, service, data, settings or {}, None, None), here)
+    run = Run(asked(release, data, settings or {}), here)
     manifest.check(run.store)
     progress = Progress(epochs=1)
     with contextlib.closing(Ray(run)) as ray:
@@ -54,12 +56,25 @@ def score(
     return {**report, "timings_s": progress.timings_s, "cached": progress.cached}
 
 
+def asked(release: Release, data: str, settings: dict[str, str]) -> Recipe:
+    """How a log is read for a release; raises UsageError for what cannot be.
+
+    Among that is a protocol under which an answer is scored with its own outcome known.
+    """
+    recipe = resolve(release.family, release.service, data, settings, None, None)
+    barred = family(recipe.family).protocol(recipe.columns).barred
+    if barred:
+        raise UsageError(f"nothing is scored so: {barred}")
+    return recipe
+
+
 def chosen(settings: Settings, service: str, version: int | None) -> Release:
-    """A service's champion, or a version of it; raises UsageError where there is none."""
+    """A service's champion, or a version of it; raises UsageError where none may serve."""
     mlflow = Registry.at(settings)
     with connection.answering(mlflow.uri):
         release = mlflow.release(service, registry.CHAMPION if version is None else version)
     if release is None:
         what = "champion" if version is None else f"version {version}"
         raise UsageError(f"service {service!r} has no {what}; lyceum services lists what there is")
+    release.refuse_barred()
     return release

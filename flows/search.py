@@ -194,6 +194,7 @@ class Story:
             "family": recipe.family,
             "recipe": self.asked.recipe,
             "spec": recipe.spec.name,
+            "protocol": self.run.protocol.words,
             "lineage": lineage,
             "seed": recipe.seed,
             "space": as_json(self.plan.space),
@@ -238,7 +239,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     rows = [header, ["---"] * len(header), *best_of(report)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     title = f"# {report['service']}: {len(report['trials'])} trials"
-    return "\n".join([title, "", *lines, "", "```", report["command"], "```", ""])
+    protocol = f"Protocol {report['protocol']}."
+    return "\n".join([title, "", *lines, "", protocol, "", "```", report["command"], "```", ""])
 
 
 def _loss(trial: Trial) -> str:

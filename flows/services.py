@@ -60,8 +60,8 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
 def promote(settings: Settings, service: str, version: int) -> str:
     """Put a version live where Ray lasts, then make it champion; says what it did.
 
-    Raises UsageError when there is none, ServiceError when it cannot be served:
-    the champion then stays who it was, and stays live.
+    Raises UsageError when there is none that may serve, ServiceError when it cannot be
+    served: the champion then stays who it was, and stays live.
     """
     mlflow = Registry.at(settings)
     _known(mlflow, service)
@@ -116,6 +116,7 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
 
 def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) -> str:
     release = _release(mlflow, service, version)
+    release.refuse_barred()
     before = registry.find(mlflow.client, service, registry.CHAMPION)
     where = NOT_LIVE
     if settings.ray_address:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import NAMES, SplitTable
 from ray_jobs.evaluation import Evaluation
-from ray_jobs.families import Words
+from ray_jobs.families import Protocol, Words
 from ray_jobs.intervals import Interval
 from ray_jobs.recipe import Recipe, as_dict
 from tasks.provenance import flat
@@ -29,7 +29,7 @@ class Facts:
     recipe: Recipe
     title: str  # of the family
     words: Words
-    protocol: str  # how figures are taken
+    protocol: Protocol
     data: CleanTable
     split: SplitTable
     evaluation: Evaluation
@@ -66,9 +66,11 @@ def _headline(facts: Facts) -> str:
     gain = facts.differences.get("baseline", {}).get(kind.headline)
     title = kind.metrics[kind.headline].title
     figure = f"{title} {_text(evaluation.headline)}"
-    lines = [f"**{figure}** on {evaluation.rows:,} {facts.words.rows} it never saw."]
+    lines = [f"**{figure}** on {evaluation.rows:,} {facts.protocol.rows} it never saw."]
     if gain is not None:
         lines.append(f"Against the baseline: {_signed(gain)}, {_verdict(gain)}.")
+    if facts.protocol.barred:
+        lines.append(f"**It may not serve**: {facts.protocol.barred}.")
     return " ".join(lines)
 
 
@@ -97,7 +99,7 @@ def _figures(facts: Facts) -> str:
         row += [_signed(difference[key]) for difference in facts.differences.values()]
         rows.append(row)
     return (
-        f"{facts.protocol}\n\n"
+        f"{facts.protocol.words}\n\n"
         f"{evaluation.rows:,} scored rows of {evaluation.groups:,} groups, "
         f"{_rate(evaluation, evaluation.rate)}. In brackets: 95 % intervals by bootstrap over "
         "whole groups; differences are paired, on the same rows.\n\n"

@@ -39,6 +39,7 @@ class Described:
     uri: str  # folder
     service: str
     family: str
+    protocol: str
     snapshot: str  # name
     table: dict[str, Any]  # the clean table, as it was recorded
     page: str  # HTML
@@ -96,7 +97,8 @@ def accounts(run: Run, snapshot: Snapshot, table: CleanTable) -> Sheet:
     return Sheet(
         service=run.recipe.service,
         family=run.recipe.family,
-        rows=run.family.words.rows,
+        rows=run.protocol.rows,
+        protocol=run.protocol.words,
         ordered=run.family.ordered,
         table=table,
         limit=run.recipe.max_bad_fraction,
@@ -110,6 +112,7 @@ def write(told: Sheet, *, uri: str) -> Described:
         uri=uri,
         service=told.service,
         family=told.family,
+        protocol=told.protocol,
         snapshot=told.snapshot,
         table=asdict(told.table),
         page=store.join(uri, PAGE),
@@ -135,7 +138,8 @@ def previous(run: Run, snapshot: Snapshot) -> Reference:
     for name in [parent(snapshot, before), *own]:
         if name in known:
             return Reference(PREVIOUS, name, CleanTable(**known[name].table))
-    return Reference(PREVIOUS, why=f"none of {run.recipe.service} was described before this one")
+    why = f"none of {run.recipe.service} was described under this protocol before this one"
+    return Reference(PREVIOUS, why=why)
 
 
 def trained_on(run: Run, table: CleanTable, champion: Release | None) -> Reference:
@@ -146,18 +150,22 @@ def trained_on(run: Run, table: CleanTable, champion: Release | None) -> Referen
     for found in _described(run).values():
         if found.table["digest"] == digest:
             return Reference(CHAMPION, found.snapshot, CleanTable(**found.table))
-    why = f"no report on its data, {digest[:12]}, lies in this store"
+    why = f"no report under this protocol on its data, {digest[:12]}, lies in this store"
     return Reference(CHAMPION, why=why)
 
 
 def _described(run: Run) -> dict[str, Described]:
-    """A report on each snapshot that was taken for one of the family: of this service, if any."""
+    """A report on each snapshot that was taken for one of the family: of this service, if any.
+
+    Under another protocol the same snapshot has other rows.
+    """
     found = (one["result"] for one in manifest.kept(run.store, DESCRIBE))
     # Another Lyceum may have told more, or less.
     reports = [Described(**one) for one in found if one.keys() == FIELDS]
-    family = [report for report in reports if report.family == run.recipe.family]
-    family.sort(key=lambda report: report.service == run.recipe.service)
-    return {report.snapshot: report for report in family}
+    kind = (run.recipe.family, run.protocol.words)
+    alike = [report for report in reports if (report.family, report.protocol) == kind]
+    alike.sort(key=lambda report: report.service == run.recipe.service)
+    return {report.snapshot: report for report in alike}
 
 
 def _told(

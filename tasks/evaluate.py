@@ -156,8 +156,9 @@ def _judge(
         size_mb=size_mb(model.artifact),
         unread_champion=unread,
     )
-    name = mine.of_kind.headline
-    log.info("evaluate: %s %.4f on %d rows", name, mine.headline.value, mine.rows)
+    name, barred = mine.of_kind.headline, run.protocol.barred
+    aside = f"; {barred}" if barred else ""
+    log.info("evaluate: %s %.4f on %d rows%s", name, mine.headline.value, mine.rows, aside)
     return report
 
 

@@ -68,8 +68,9 @@ def gate(
 
 def figure_checks(run: Run, report: Report, crossing: Crossing | None = None) -> list[Check]:
     """What the evaluation alone can tell."""
-    limits, candidate = run.recipe.gate, report.candidate
-    checks = [_informed(candidate, crossing)]
+    limits, candidate, barred = run.recipe.gate, report.candidate, run.protocol.barred
+    checks = [Check("protocol", False, barred)] if barred else []
+    checks.append(_informed(candidate, crossing))
     if not isinstance(run.recipe.spec, type(run.family.baseline())):
         checks.append(_baseline(run, report, crossing))
     if "champion" in report.differences:

@@ -26,8 +26,12 @@ def draw(
     others: Mapping[str, Evaluation] | None = None,
     events: Iterable[Event] = (),
     importance: Mapping[str, Interval] | None = None,
+    aside: str = "",
 ) -> dict[str, Figure]:
-    """Every plot of a report by file name; learning curves only where there were epochs."""
+    """Every plot of a report by file name; learning curves only where there were epochs.
+
+    What nobody may overlook stands `aside` of each.
+    """
     models = {"candidate": evaluation, **(others or {})}
     figures = {"calibration": reliability(models)}
     if evaluation.kind == "binary":
@@ -42,6 +46,9 @@ def draw(
         figures["slices"] = slices(models)
     if epochs := by_step(events):
         figures["learning_curves"] = learning_curves(epochs)
+    if aside:
+        for figure in figures.values():
+            figure.suptitle(aside, x=0.01, ha="left", fontsize=9, color=ORANGE)
     return figures
 
 

@@ -73,7 +73,7 @@ def recipe_tags(run: Run) -> dict[str, str]:
         "service": run.recipe.service,
         "recipe": run.recipe.name,
         "spec": run.recipe.spec.name,
-        "protocol": run.family.protocol,
+        "protocol": run.protocol.words,
     }
 
 
@@ -114,11 +114,12 @@ def release_of(run: Run, model: Model, report: Report, lineage: str, clean: Clea
         resources=as_dict(run.recipe.resources),
         card={
             "description": run.family.title,
-            "protocol": run.family.protocol,
+            "protocol": run.protocol.words,
             "spec": as_dict(run.recipe.spec),
             "data": {"digest": clean.digest, **clean.counts},
             "metrics": metrics,
         },
+        barred=run.protocol.barred,
     )
 
 
@@ -144,7 +145,11 @@ def register(
         differences=report.differences,
     )
     figures = plots.draw(
-        report.candidate, others=report.others, events=steps, importance=report.importance
+        report.candidate,
+        others=report.others,
+        events=steps,
+        importance=report.importance,
+        aside=run.protocol.barred,
     )
     tracking.log_figures(mlflow.client, run_id, figures)
     text = card(facts)
@@ -192,7 +197,7 @@ def _version(
             folder=store.fetch(model.artifact, Path(folder) / "artifact"),
             digest=model.digest,
             spec=run.recipe.spec.name,
-            protocol=run.family.protocol,
+            protocol=run.protocol.words,
             data_digest=release.card["data"]["digest"],
             card=text,
             evaluation=report.candidate,
@@ -217,7 +222,7 @@ def facts_of(
         recipe=run.recipe,
         title=run.family.title,
         words=run.family.words,
-        protocol=run.family.protocol,
+        protocol=run.protocol,
         data=clean,
         split=splits,
         evaluation=report.candidate,

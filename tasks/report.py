@@ -51,7 +51,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "family": recipe.family,
         "recipe": recipe.name,
         "spec": as_dict(recipe.spec),
-        "protocol": run.family.protocol,
+        "protocol": run.protocol.words,
         "version": outcome.version,
         "lineage": outcome.lineage,
         "data": {
@@ -61,6 +61,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
             "quarantined": clean.quarantined,
             "merged": clean.merged,
             "repeats": clean.repeats,
+            "expanded": clean.expanded,
             "notes": clean.notes,
             "split": outcome.splits.as_dict(),
         },
@@ -100,7 +101,7 @@ def markdown(outcome: Outcome) -> str:
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Protocol {outcome.run.family.protocol}.",
+        f"Protocol {outcome.run.protocol.words}.",
         "",
         _accounts(outcome),
         "",

@@ -10,7 +10,7 @@ from typing import Any
 from ray_jobs import code, manifest
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
-from ray_jobs.families import Family, family
+from ray_jobs.families import Family, Protocol, family
 from ray_jobs.privacy import Key, load_key
 from ray_jobs.recipe import Recipe, as_dict
 from ray_jobs.settings import Settings
@@ -26,6 +26,11 @@ class Run:
     @cached_property
     def family(self) -> Family:
         return family(self.recipe.family)
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """How its figures are taken."""
+        return self.family.protocol(self.recipe.columns)
 
     @cached_property
     def key(self) -> Key:

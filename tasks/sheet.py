@@ -50,6 +50,7 @@ class Sheet:
     service: str
     family: str
     rows: str  # what a row is, many of them
+    protocol: str  # by which answers are rows, and figures taken
     ordered: bool  # the order of rows without times is their time
     table: CleanTable
     limit: float  # fraction of bad rows that the recipe allows
@@ -88,6 +89,7 @@ def document(sheet: Sheet) -> dict[str, Any]:
     return {
         "service": sheet.service,
         "family": sheet.family,
+        "protocol": sheet.protocol,
         "snapshot": sheet.snapshot,
         "digest": table.digest,
         "refused": sheet.refused,

@@ -42,6 +42,7 @@ def registered(
     *,
     tagged: bool = True,
     resources: dict[str, Any] | None = None,
+    barred: str = "",
 ) -> None:
     """A service with versions of it, as the pipeline leaves them, but for the models."""
     client.create_registered_model(service, {"family": "knowledge"})
@@ -49,7 +50,16 @@ def registered(
         uri = str(release_file(settings, service, number))
         lineage = f"{number:032x}"
         Release(
-            service, "knowledge", lineage, "none", "0" * 64, [], {}, resources or {}, str(number)
+            service=service,
+            family="knowledge",
+            lineage=lineage,
+            artifact="none",
+            digest="0" * 64,
+            golden=[],
+            card={},
+            resources=resources or {},
+            version=str(number),
+            barred=barred,
         ).save(uri)
         figure = {HEADLINE: "auc", "auc": f"0.8{number}"}
         tags = {RELEASE: uri, **figure} if tagged else {}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.evaluation import Evaluation, Slice
-from ray_jobs.families import family, recipe
+from ray_jobs.families import Protocol, family, recipe
 from ray_jobs.intervals import Interval
 from tasks.card import Facts, card
 from tasks.figures import slice_table
@@ -45,7 +45,7 @@ def facts(**changes: Any) -> Facts:
         "recipe": recipe("knowledge"),
         "title": "Knowledge tracing",
         "words": family("knowledge").words,
-        "protocol": "N: from earlier answers",
+        "protocol": Protocol("N: from earlier answers", rows="answers"),
         "data": CleanTable("/c", "d" * 64, 2100, 1990, {"conflict": 50}, 40, 20, timed=True),
         "split": SplitTable(
             uri="/s",

@@ -18,7 +18,7 @@ from flows.cli.app import finish
 from flows.cli.options import parsed
 from flows.cli.session import absolute
 from flows.cli.summary import show
-from flows.request import resolve
+from flows.request import resolve, under
 from ray_jobs.errors import LyceumError, UsageError
 from ray_jobs.families import recipes
 from tasks.progress import STAGES, Progress
@@ -32,6 +32,7 @@ def report(**changes: Any) -> dict[str, Any]:
     return {
         "service": "algebra",
         "version": "3",
+        "protocol": "N: from earlier answers",
         "metrics": {"auc": FIGURE},
         "baseline": other,
         "champion": None,
@@ -61,6 +62,24 @@ def test_settings_are_pairs_and_a_value_may_hold_an_equals_sign() -> None:
         parsed(["seed"])
 
 
+def test_a_protocol_is_a_setting_of_the_recipes_that_have_one_and_refused_for_others() -> None:
+    chosen = set()
+    for name, make in recipes().items():
+        if hasattr(make().columns, "protocol"):
+            settings = under("K1", name, {"seed": "1"})
+            assert settings == {"seed": "1", "columns.protocol": "K1"}
+            assert resolve(name, None, "logs", settings, None, None).columns.protocol == "K1"
+            assert under(None, name, settings) == settings
+            chosen.add(make().family)
+        else:
+            with pytest.raises(UsageError, match=f"family {make().family} are taken in one way"):
+                under("K1", name, {})
+    assert chosen
+    assert chosen < {make().family for make in recipes().values()}
+    with pytest.raises(UsageError, match=r"--protocol and to --set columns.protocol; give one"):
+        under("K1", "knowledge", {"columns.protocol": "N"})
+
+
 def test_a_local_path_is_found_from_anywhere_and_a_url_is_left_alone() -> None:
     assert absolute("logs") == str(Path.cwd() / "logs")
     assert absolute("s3://bucket/logs") == "s3://bucket/logs"
@@ -73,6 +92,7 @@ def test_a_summary_shows_intervals_differences_and_every_row(said: io.StringIO) 
     assert "0.8000 (0.7500 to 0.8500)" in text
     assert "+0.0200 (+0.0100 to +0.0300)" in text
     assert "10 rows read = 6 kept + 1 quarantined + 1 merged + 2 repeats" in text
+    assert "protocol N: from earlier answers" in text
     assert "gate: passed: good enough" in text
     assert "http://here/algebra/docs" in text
     assert "champion" not in text

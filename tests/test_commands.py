@@ -115,6 +115,8 @@ BAD_USAGE = {
     ("run", "knowledge", "--data", "nowhere"): "nowhere",
     ("run", "knowledge", "--data", ".", "--set", "seed"): "--set 'seed': expected key=value",
     ("run", "knowledge", "--data", ".", "--set", "budget.epoch=1"): "no setting 'budget.epoch'",
+    ("run", "knowledge", "--data", ".", "--protocol", "Q"): "columns.protocol='Q': expected one of",
+    ("run", "tabular", "--data", ".", "--protocol", "K1"): "--protocol K1: figures of the family",
     ("schedule", "knowledge", "--cron", "0 3 * * *", "--set", "epochs=1"): "no setting 'epochs'",
     ("schedule", "nothing", "--cron", "0 3 * * *"): "no recipe 'nothing'",
 }
@@ -206,6 +208,8 @@ def test_run_hands_over_what_was_asked_and_writes_what_came_of_it(
     assert (status, err) == (1, "error: the gate stopped this version; the reasons stand above\n")
     assert (asked["seed"], asked["workers"], asked["service"]) == (0, 1, "algebra")
     assert asked["publish"] is True
+    assert lyceum(*words, "--protocol", "K1")[0] == 0
+    assert asked["settings"] == {"columns.protocol": "K1"}
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Sheet:
         service="algebra",
         family="knowledge",
         rows="answers",
+        protocol="N: from earlier answers",
         ordered=True,
         table=CleanTable(
             "/store/clean", "d" * 64, 625, 600, BAD, 5, 15, True, "c", [SCRIPT], "5eed5eed"

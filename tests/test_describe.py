@@ -66,7 +66,7 @@ def trained_on(digest: str) -> Release:
     return Release("knowledge-smoke", "knowledge", "l", "/model", "d", [], card, version="3")
 
 
-def deliver(folder: Path, *numbers: int) -> Data:
+def deliver(folder: Path, *numbers: int, **settings: str) -> Data:
     """The data of a run on some of the four files of a school alone."""
     logs, drawer = folder / "logs", folder / "drawer"
     drawer.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def deliver(folder: Path, *numbers: int) -> Data:
     for number in numbers:
         name = f"simulated-{number}.csv"
         (drawer / name).rename(logs / name)
-    return Data.of(folder)
+    return Data.of(folder, **settings)
 
 
 def test_every_row_is_accounted_for_and_the_splits_are_proved_apart(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_grown_log_is_compared_with_what_it_grew_out_of(
     school(tmp_path, learners=120)
     before = deliver(tmp_path, 1, 2)
     assert before.drift(PREVIOUS)["why"] == (
-        "none of knowledge-smoke was described before this one"
+        "none of knowledge-smoke was described under this protocol before this one"
     )
     now = deliver(tmp_path, 1, 2, 3, 4)
     assert named(now.run.store, now.snapshot.name).parent == before.snapshot.name
@@ -151,6 +151,24 @@ def test_a_grown_log_is_compared_with_what_it_grew_out_of(
     theirs = now.drift(CHAMPION, trained_on(before.table.digest))
     assert theirs["drifts"] == found["drifts"]
     assert f"describe: drift against {PREVIOUS}, {before.snapshot.name}" in caplog.text
+
+
+def test_a_log_is_compared_with_rows_under_its_own_protocol(tmp_path: Path) -> None:
+    school(tmp_path)
+    under = {name: {"columns.protocol": name} for name in ("N", "K1")}
+    before = {name: deliver(tmp_path, 1, 2, **under[name]) for name in under}
+    before["N"].described()
+    assert "none of" in before["K1"].drift(PREVIOUS)["why"], "the same snapshot as other rows"
+    for name, settings in under.items():
+        now = deliver(tmp_path, 1, 2, 3, **settings)
+        found = describing.previous(now.run, now.snapshot).table
+        assert found is not None
+        assert found.content == before[name].table.content
+    champion = trained_on(before["N"].table.digest)
+    now = deliver(tmp_path, 1, 2, 3, 4)
+    theirs = describing.trained_on(now.run, now.table, champion).table
+    assert theirs is not None
+    assert theirs.content == before["N"].table.content
 
 
 def test_what_a_log_grew_out_of_comes_before_what_came_last(tmp_path: Path) -> None:
@@ -180,7 +198,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     before = deliver(tmp_path, 1, 2)
     before.described()
     now = deliver(tmp_path, 1, 2, 3, 4)
-    gone = "no report on its data, ffffffffffff, lies in this store"
+    gone = "no report under this protocol on its data, ffffffffffff, lies in this store"
     assert now.drift(CHAMPION, trained_on("f" * 64))["why"] == gone
     assert now.drift(CHAMPION)["why"] == "no champion was trained on other data"
     store.remove(before.table.table)
@@ -202,7 +220,7 @@ def test_a_report_of_another_form_is_left_alone(tmp_path: Path) -> None:
     school(tmp_path)
     data = Data.of(tmp_path)
     manifest.once(data.run.store, "describe", {}, lambda _: {"service": "knowledge-smoke"})
-    assert data.document(trained_on("f" * 64))["drift"][1]["why"].startswith("no report on its")
+    assert data.document(trained_on("f" * 64))["drift"][1]["why"].startswith("no report under")
 
 
 def test_a_leak_in_the_tables_stops_the_run_and_leaves_no_report(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ray_jobs.errors import ServiceError
 from ray_jobs.evaluation import Evaluation
 from ray_jobs.families.knowledge.networks.lstm import Lstm
 from ray_jobs.families.knowledge.networks.rasch import Rasch
+from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.intervals import Interval
 from ray_jobs.recipe import Gate, Recipe
 from ray_jobs.serving import deploy
@@ -47,13 +48,14 @@ def evaluation() -> Evaluation:
     return judged(rows, slices=[])
 
 
-def run(spec: Any = None, **limits: Any) -> Run:
+def run(spec: Any = None, *, protocol: str = "N", **limits: Any) -> Run:
     recipe = Recipe(
         name="test",
         family="knowledge",
         service="algebra",
         spec=spec or Lstm(),
         gate=Gate(**limits),
+        columns=Columns(protocol=protocol),
     )
     return Run(recipe, Settings(home=Path("nowhere")))
 
@@ -146,6 +148,13 @@ def test_who_may_know_nothing_stops_even_where_the_baseline_knows_nothing_either
     )
     assert failed(checks) == ["chance"]
     assert "above chance, 0.5" in checks[0].reason
+
+
+def test_a_protocol_that_leaks_stops_who_is_good_at_all_else(evaluation: Evaluation) -> None:
+    checks = figure_checks(run(protocol="K1"), report(evaluation, baseline=BETTER, champion=BETTER))
+    assert failed(checks) == ["protocol"]
+    assert checks[0].reason.startswith("protocol K1 leaks outcomes")
+    assert "only for comparison with published figures" in checks[0].reason
 
 
 def test_one_failed_check_is_enough_and_all_are_told(evaluation: Evaluation) -> None:

@@ -21,13 +21,13 @@ row = st.tuples(
 )
 
 
-def cleaned(rows: list[Row], *, timed: bool) -> Cleaned:
+def cleaned(rows: list[Row], *, timed: bool, columns: Columns | None = None) -> Cleaned:
     frame = pl.DataFrame(rows, schema=dict.fromkeys(TEXTS, pl.String), orient="row")
     frame = frame.with_columns(pl.col(TEXTS).replace("", None), file=pl.lit("log.csv"))
     frame = frame.with_row_index("position").with_columns(
         line=pl.col("position") + 2, bucket=0, split=pl.lit(None, pl.String)
     )
-    return rules.clean(frame, timed, Columns())
+    return rules.clean(frame, timed, columns or Columns())
 
 
 @settings(max_examples=50, deadline=None)

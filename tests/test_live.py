@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import orjson
 import pytest
+from ray.serve.schema import ApplicationStatus
 
-from ray_jobs.errors import ServiceError
+from ray_jobs.errors import ServiceError, UsageError
+from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
 from tests.remote_parts import Answer, Clock, HangUpError, Said, answering
@@ -88,6 +90,16 @@ def test_where_nobody_answers_nobody_is_live(serving: Serving) -> None:
     for url in (gone, serving(hangs_up)):
         assert not deploy.is_live(url, RELEASE)
         assert deploy.live_version(url) is None
+
+
+def test_what_may_not_serve_is_refused_even_where_it_answers(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "_state", lambda _: ApplicationStatus.RUNNING)
+    url = serving(lambda *_: (200, JSON, orjson.dumps(READY)))
+    leaky, base = replace(RELEASE, barred="it leaks"), url.removesuffix("/algebra")
+    with pytest.raises(UsageError, match="version 7 of algebra may not serve: it leaks"):
+        deploy.publish(leaky, base, key_file="nowhere", resources=Resources())
 
 
 def test_latencies_are_those_of_warm_replies_in_milliseconds(

@@ -55,6 +55,14 @@ def test_only_what_there_is_is_drawn(evaluation: Evaluation) -> None:
     assert {"slices", "learning_curves"} <= set(plots.draw(whole, events=epochs({1: 0.5})))
 
 
+def test_what_nobody_may_overlook_stands_on_every_plot(evaluation: Evaluation) -> None:
+    whole = replace(evaluation, slices={"item": {"new": part(60, Interval(0.7, 0.6, 0.8))}})
+    for events in ((), epochs({1: 0.5})):
+        for name, figure in plots.draw(whole, events=events, aside="it leaks").items():
+            assert figure.get_suptitle() == "it leaks", name
+    assert {figure.get_suptitle() for figure in plots.draw(whole).values()} == {""}
+
+
 def test_every_model_is_drawn_under_its_name_with_its_figure(evaluation: Evaluation) -> None:
     worse = {**evaluation.metrics, "auc": Interval(0.25, 0.125, 0.375)}
     worse["calibration_error"] = Interval(0.5, 0.5, 0.5)

@@ -156,7 +156,10 @@ def test_a_search_ends_with_the_best_and_mlflow_has_it_all_once(
     assert report["best"]["validation_loss"] == min(losses)
     ready_to_run(report, str(tmp_path / "logs"))
     show(report)
-    assert capsys.readouterr().out.splitlines()[-1] == report["command"]
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == report["command"]
+    assert f"protocol {report['protocol']}" in out
+    assert f"Protocol {report['protocol']}." in story.markdown(report)
     parent, below = runs(client)
     told_of_search(client, parent, report)
     for trial in report["trials"]:

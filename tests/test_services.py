@@ -9,7 +9,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows import services
+from flows.score import asked, chosen
 from ray_jobs.errors import StoreError, UsageError
+from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks.register import PREVIOUS
 from tests.registry_parts import connected, crowned, registered
@@ -105,6 +107,24 @@ def test_what_cannot_be_served_does_not_become_champion(
     with pytest.raises(StoreError, match=r"nothing at .*lost-1\.json"):
         services.promote(settings, "lost", 1)
     assert (crowned(client, "half"), crowned(client, "lost")) == (None, None)
+
+
+def test_what_may_not_serve_by_its_protocol_does_not_become_champion(
+    client: MlflowClient, settings: Settings
+) -> None:
+    registered(client, settings, "leaky", 1, barred="protocol K1 leaks")
+    with pytest.raises(UsageError, match="version 1 of leaky may not serve: protocol K1 leaks"):
+        services.promote(settings, "leaky", 1)
+    assert crowned(client, "leaky") is None
+    with pytest.raises(UsageError, match="may not serve"):
+        chosen(settings, "leaky", 1)
+
+
+def test_nothing_is_scored_under_a_protocol_that_leaks() -> None:
+    release = Release("algebra", "knowledge", "l", "/model", "d", [], {}, version="3")
+    assert asked(release, "logs", {"columns.protocol": "N"}).service == "algebra"
+    with pytest.raises(UsageError, match="nothing is scored so: protocol K1 leaks"):
+        asked(release, "logs", {"columns.protocol": "K1"})
 
 
 def test_the_list_tells_champions_and_leaves_out_what_is_not_ours(

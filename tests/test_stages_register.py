@@ -173,7 +173,7 @@ def test_a_run_in_mlflow_says_what_the_report_says(told: Told, run: Any) -> None
     expected = {
         "lineage": told.lineage, "data_digest": told.clean.digest, "service": "knowledge-smoke",
         "family": "knowledge", "recipe": "knowledge-smoke", "spec": "rasch",
-        "protocol": told.run.family.protocol, "lyceum.version": ray_jobs.__version__,
+        "protocol": told.run.protocol.words, "lyceum.version": ray_jobs.__version__,
     }  # fmt: skip
     assert expected.items() <= run.data.tags.items()
     assert run.data.params["spec.prior"] == "1.0"

@@ -26,6 +26,7 @@ from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.errors import ContractError, UsageError
 from ray_jobs.evaluation import Evaluation, compare
+from ray_jobs.families import Protocol
 from ray_jobs.families.knowledge import FAMILY
 from ray_jobs.families.knowledge.frame import COLUMNS, frame
 from ray_jobs.families.knowledge.networks.lstm import Lstm
@@ -430,7 +431,7 @@ def test_the_card_tells_data_figures_limits_and_lineage(home: Path, evaluation: 
             recipe=recipe(),
             title="Knowledge tracing",
             words=FAMILY.words,
-            protocol="N: from earlier answers",
+            protocol=Protocol("N: from earlier answers", rows="answers"),
             data=clean,
             split=split,
             evaluation=evaluation,

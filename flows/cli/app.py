@@ -11,7 +11,7 @@ import typer
 
 from flows.cli import console
 from flows.cli.data import data as snapshots
-from flows.cli.options import AsJson, Data, Report, Seed, Service, Set, Workers, parsed
+from flows.cli.options import AsJson, Data, Protocol, Report, Seed, Service, Set, Workers, parsed
 from flows.cli.scoring import score
 from flows.cli.tuning import tune
 from ray_jobs.errors import LyceumError
@@ -146,6 +146,7 @@ def run(
     service: Service = None,
     data: Data = None,
     settings: Set = None,
+    protocol: Protocol = None,
     workers: Workers = None,
     seed: Seed = None,
     publish: Annotated[bool, typer.Option(help="Put the version live when it passes.")] = True,
@@ -156,9 +157,10 @@ def run(
     from flows.platform import begin_prefect
 
     pairs, source = parsed(settings), absolute(data)
-    from flows.request import resolve
+    from flows.request import resolve, under
     from ray_jobs.data import sources
 
+    pairs = under(protocol, recipe, pairs)
     resolved = resolve(recipe, service, source, pairs, workers, seed)
     sources.find(resolved.data, resolved.encoding)
     ready = begin_prefect(session().settings)

@@ -12,6 +12,12 @@ from ray_jobs.errors import UsageError
 Data = Annotated[str | None, typer.Option(help="A file, a folder, a glob or an fsspec URL.")]
 Service = Annotated[str | None, typer.Option(help="Name of the service; default: the recipe's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting of the recipe: key=value.")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="How figures are taken, where a family has several ways; default: the recipe's."
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Training workers; default: the recipe's.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of training; default: the recipe's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -29,13 +29,11 @@ def score(
         raise UsageError("--data and --out must name a place")
     here = session().settings
     ready = begin_prefect(here)
-    from flows.request import resolve
-    from flows.score import chosen
+    from flows.score import asked, chosen
     from flows.score import score as write
     from ray_jobs.data import sources
 
-    release = chosen(here, service, version)
-    resolved = resolve(release.family, service, source, pairs, None, None)
+    resolved = asked(chosen(here, service, version), source, pairs)
     sources.find(resolved.data, resolved.encoding)
     ready()
     with console.progress():

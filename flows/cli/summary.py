@@ -18,6 +18,7 @@ def show(report: dict[str, Any]) -> None:
         row += [_interval(other["difference"][name], "+") for other in others.values()]
         rows.append(row)
     console.table(f"{report['service']} version {report['version']}", columns, rows)
+    console.say(f"protocol {report['protocol']}")
     if crossed := report["cross_validation"]:
         _folds(crossed)
     if best := report["best_possible"]:

@@ -67,6 +67,7 @@ def show(report: dict[str, Any]) -> None:
     trials = report["trials"]
     title = f"{report['service']}: the best of {len(trials)} trials"
     console.table(title, [*COLUMNS, *report["space"]], best_of(report))
+    console.say(f"protocol {report['protocol']}")
     for name, url in report["links"].items():
         console.say(f"{name}: {url}")
     if report["cached"]:

@@ -38,6 +38,7 @@ class Cleaned:
     merged: int  # rows that were part of another row's answer
     repeats: int  # rows delivered again
     notes: tuple[str, ...] = ()  # what a person should know of what was made of them
+    expanded: int = 0  # rows of the table beyond one for each that is kept
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class CleanTable:
     notes: list[str] = field(default_factory=list)  # what a person should know of it
     snapshot: str = ""  # name of the one it came from
     refused: str = ""  # why there is no table, where rules refused it
+    expanded: int = 0  # rows of the table beyond those kept
 
     @property
     def table(self) -> str:
@@ -81,6 +83,7 @@ class Share:
     merged: int
     repeats: int
     notes: tuple[str, ...]
+    expanded: int
 
 
 def clean(
@@ -120,11 +123,12 @@ def clean(
         written = write_part(table.table, share, cleaned.table)
         return Share(
             written=written,
-            kept=len(cleaned.table),
+            kept=len(cleaned.table) - cleaned.expanded,
             reasons=Counter(cleaned.bad["reason"].to_list()),
             merged=cleaned.merged,
             repeats=cleaned.repeats,
             notes=cleaned.notes,
+            expanded=cleaned.expanded,
         )
 
     return _finished(_counted(table, each(work, range(shares))), max_bad_fraction)
@@ -148,6 +152,7 @@ def _counted(table: CleanTable, done: Sequence[Share]) -> CleanTable:
         repeats=sum(share.repeats for share in done),
         notes=list(dict.fromkeys([*table.notes, *(n for share in done for n in share.notes)])),
         content=manifest.digest([share.written for share in done]),
+        expanded=sum(share.expanded for share in done),
     )
 
 
@@ -167,6 +172,8 @@ def _finished(table: CleanTable, max_bad_fraction: float) -> CleanTable:
     )  # fmt: skip
     for note in table.notes:
         log.info("clean: %s", note)
+    if table.expanded:
+        log.info("clean: %d rows more than are kept stand in the table", table.expanded)
     return table
 
 

@@ -30,10 +30,18 @@ from ray_jobs.verb import Column, Verb
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How figures are taken, for whatever shows one."""
+
+    words: str
+    rows: str  # what a scored row is, many of them: "answers"
+    barred: str = ""  # why no model under it may serve; empty: it may
+
+
+@dataclass(frozen=True)
 class Words:
     """How a person speaks of a family, on cards and plots."""
 
-    rows: str  # what a scored row is, many of them: "answers"
     use: str  # what a model is meant for, and what not
     limits: tuple[str, ...]  # what no figure tells
     ceiling: str = ""  # who makes the best possible predictions of a sample, where anybody can
@@ -62,7 +70,7 @@ class Family:
 
     name: str
     title: str
-    protocol: str  # how figures are taken, in words, for every report
+    protocol: Callable[[Any], Protocol]  # recipe.columns -> how figures are taken
     words: Words
     # the files of a unit to raw rows, all text, a batch at a time
     read: Callable[[Sequence[Source], Any], Iterable[Raw]]

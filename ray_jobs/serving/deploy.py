@@ -63,8 +63,9 @@ def publish(
 
     What is live already stays as it is. Where the release does not get healthy
     the previous one is put back, since Serve would replace a replica lost later
-    by the broken one; the ServiceError says why it broke.
+    by the broken one; the ServiceError says why it broke. UsageError: it may not serve.
     """
+    release.refuse_barred()
     url = f"{base_url}/{release.service}"
     if is_live(url, release) and _state(release.service) == ApplicationStatus.RUNNING:
         log.info("%s version %s is live already", release.service, release.version)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ray_jobs import store
 from ray_jobs.artifact import Artifact
-from ray_jobs.errors import ServiceError
+from ray_jobs.errors import ServiceError, UsageError
 from ray_jobs.predictor import predict
 
 TOLERANCE = 1e-4  # of golden predictions: other machines round otherwise
@@ -34,6 +34,7 @@ class Release:
     card: dict[str, Any]  # data, protocol, figures, spec: what v1/model tells
     resources: dict[str, Any] = field(default_factory=dict)  # as recipe.Resources; empty: usual
     version: str = ""  # MLflow's number, known once registered
+    barred: str = ""  # why it may never serve, by the protocol of its figures; empty: it may
 
     def save(self, uri: str) -> None:
         store.write_json(uri, asdict(self))
@@ -41,6 +42,14 @@ class Release:
     @classmethod
     def load(cls, uri: str) -> Release:
         return cls(**store.read_json(uri))
+
+    def refuse_barred(self) -> None:
+        """Raise UsageError where it may not serve."""
+        if self.barred:
+            raise UsageError(
+                f"version {self.version} of {self.service} may not serve: {self.barred}; "
+                "choose another version"
+            )
 
 
 def golden_outcomes(model: Artifact, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
-"""How accurate the models of knowledge tracing are: `python -m tests.bench.accuracy [NAME ...]`.
+"""How accurate the models of knowledge tracing are.
 
-Each of several public logs, read, cleaned and split as a run does it; each recipe with
-seeds 0-2, every one in a process of its own on two threads; one line for each pair.
-NAME takes only those whose log or recipe is named. Takes hours for all.
+`python -m tests.bench.accuracy [--protocol K1] [NAME ...]`: each of several public logs,
+read, cleaned and split as a run does it; each recipe with seeds 0-2, every one in a process
+of its own on two threads; one line for each pair. NAME takes only those whose log or recipe
+is named. Protocol N unless told otherwise. Takes hours for all.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
@@ -28,6 +30,7 @@ from ray_jobs.artifact import Artifact
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.evaluation import Evaluation, compare, evaluate
 from ray_jobs.families import family, recipe
+from ray_jobs.families.knowledge.table import PROTOCOLS
 from ray_jobs.predictor import predict
 from ray_jobs.settings import Settings
 from ray_jobs.training.loop import Lesson, State, run
@@ -59,22 +62,29 @@ class Made:
     evaluation: Evaluation
 
 
-def main(wanted: list[str]) -> None:
+def main(words: list[str]) -> None:
     """A line for each log and recipe, the baseline first since the others stand against it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.accuracy")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default=PROTOCOLS[0])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    asked = parser.parse_args(words)
+    wanted, protocol = asked.names, asked.protocol
     logs = [name for name in LOGS if not set(wanted) & set(LOGS) or name in wanted]
     others = [name for name in RECIPES[1:] if not set(wanted) & set(RECIPES) or name in wanted]
-    print("log", "recipe", *FIGURES, "auc over logistic", "training s", "GiB", sep="\t")
+    print("log", "protocol", "recipe", *FIGURES, "auc over logistic", "training s", "GiB", sep="\t")
     for log in logs:
         with tempfile.TemporaryDirectory() as folder:
-            splits = prepared(log, Path(folder))
-            (baseline,) = told(log, BASELINE, [made(splits, BASELINE, 0)], None)
+            splits = prepared(log, protocol, Path(folder))
+            about = f"{log}\t{protocol}"
+            (baseline,) = told(about, BASELINE, [made(splits, BASELINE, 0)], None)
             for name in others:
-                told(log, name, [made(splits, name, seed) for seed in SEEDS], baseline)
+                told(about, name, [made(splits, name, seed) for seed in SEEDS], baseline)
 
 
-def prepared(log: str, folder: Path) -> dict[str, str]:
+def prepared(log: str, protocol: str, folder: Path) -> dict[str, str]:
     """The tables of a log's splits, made by the stages of a run."""
-    asked = resolve("knowledge", log, str(DATA / LOGS[log]), {}, None, None)
+    how = {"columns.protocol": protocol}
+    asked = resolve("knowledge", log, str(DATA / LOGS[log]), how, None, None)
     here = Run(asked, Settings(home=folder / "home", key_file=folder / "key"))
     snapshot = ingest.fn(here)[0]
     tables = split.fn(here, clean.fn(here, snapshot)[0])[0]
@@ -96,9 +106,9 @@ def made(splits: dict[str, str], name: str, seed: int) -> Made:
     return Made(seed, evaluation=evaluate(rows, chances, target, metrics=FIGURES), **cost)
 
 
-def told(log: str, name: str, models: list[Made], baseline: Made | None) -> list[Made]:
-    """Print the line of a log and a recipe."""
-    columns = [log, name, *(_figure(models, figure) for figure in FIGURES)]
+def told(about: str, name: str, models: list[Made], baseline: Made | None) -> list[Made]:
+    """Print the line of a log, with its protocol, and a recipe."""
+    columns = [about, name, *(_figure(models, figure) for figure in FIGURES)]
     if baseline is not None:
         gains = [compare(one.evaluation, baseline.evaluation)["auc"] for one in models]
         mean = statistics.mean(gain.value for gain in gains)

@@ -12,6 +12,7 @@ from ray_jobs.families.knowledge import (
     formats,
     loss,
     mastery,
+    protocol,
     recipes,
     rules,
     sample,
@@ -26,10 +27,8 @@ from ray_jobs.families.knowledge.vocabulary import Vocabulary
 FAMILY = Family(
     name="knowledge",
     title="Knowledge tracing",
-    protocol="N: one row per answer, its skills kept as a set; each answer of every test "
-    "learner is predicted from strictly earlier answers",
+    protocol=protocol.protocol,
     words=Words(
-        rows="answers",
         use="It is meant to support practice: to choose what comes next, and to show where "
         "help is due.\n\nIt is **not** meant for grading, admission, or any decision about a "
         "person that nobody reviews; nor for learners or content unlike its data.",

@@ -1,7 +1,8 @@
 """Raw rows to answers: the rules of the answer table, each a name and a polars expression.
 
 Repeated deliveries go, contradictions are set apart, and rows that are one
-answer under several skills become one. Every bad row keeps its reason.
+answer under several skills become one (under protocol K1: stay, or become, a
+row for each). Every bad row keeps its reason.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ RIGHT = ("true", "t", "yes", "y", "correct", "right", "pass", "passed")
 WRONG = ("false", "f", "no", "n", "incorrect", "wrong", "fail", "failed")
 TRUTHS = dict.fromkeys(RIGHT, 1.0) | dict.fromkeys(WRONG, 0.0)
 KEY = ("learner", "item", "time")  # one answer, in a log with times
+APART = "protocol K1: an answer under several skills stands as a row for each of them"
 
 
 def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
@@ -28,12 +30,14 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
     outcome agree. A log without times cannot tell a repeat from a second try,
     so there nothing counts as repeated or contradictory.
     """
+    apart = columns.protocol == "K1"
     typed = _typed(rows, columns)
     rules = _rules(timed)
     broken = pl.any_horizontal(rule.fill_null(False) for rule in rules.values())
     named = pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in rules.items())
     bad = typed.filter(broken).select("position", named.alias("reason"))
-    good = _answered(_slim(typed.with_columns(broken.alias("broken"))), timed)
+    good = _slim(typed.with_columns(broken.alias("broken")))
+    good = _answered(good, timed, apart=apart)
     follows = pl.col("follows")
     shared = follows | follows.shift(-1, fill_value=False)
     alone, several = good.filter(~shared), good.filter(shared)  # few have company
@@ -46,11 +50,15 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
         bad = pl.concat([bad, against])
         single = single.filter(~conflict)
     merged = _merged(single)
+    table = _table(pl.concat([alone, merged]).sort("answer"), timed)
+    rows = _apart(table) if apart else table
     return Cleaned(
-        table=_table(pl.concat([alone, merged]).sort("answer"), timed),
+        table=rows,
         bad=bad,
         merged=len(single) - len(merged),
         repeats=repeats,
+        notes=(APART,) if apart else (),
+        expanded=len(rows) - len(table),
     )
 
 
@@ -119,19 +127,20 @@ def _rules(timed: bool) -> dict[str, pl.Expr]:
     return rules
 
 
-def _answered(rows: pl.DataFrame, timed: bool) -> pl.DataFrame:
+def _answered(rows: pl.DataFrame, timed: bool, *, apart: bool) -> pl.DataFrame:
     """Rows by learner in their order, with the number of the `answer` they are of.
 
     With times, rows of one learner, item and time are one answer. Without, a row is
     of the answer before it when it `follows` with the same item and outcome under
-    another skill; the same skill as the row before is a new try.
+    another skill; the same skill as the row before is a new try. Where rows are to
+    stand `apart`, those without times do so as they came.
     """
     same = KEY if timed else ("learner", "item", "correct")
     order = ("time", "item") if timed else ("position",)
     rows = _in_order(rows, order)
     follows = pl.all_horizontal(pl.col(n).eq_missing(pl.col(n).shift()) for n in same)
     if not timed:
-        follows &= pl.col("skills").ne_missing(pl.col("skills").shift())
+        follows &= pl.col("skills").ne_missing(pl.col("skills").shift()) & (not apart)
     first = pl.int_range(pl.len()) == 0
     rows = rows.with_columns((follows & ~first).alias("follows"))
     return rows.with_columns((~pl.col("follows")).cum_sum().alias("answer"))
@@ -157,6 +166,12 @@ def _merged(rows: pl.DataFrame) -> pl.DataFrame:
     skills = pl.col("skills").list.explode(keep_nulls=False, empty_as_null=False)
     groups = rows.group_by("answer", maintain_order=True)
     return groups.agg(skills.unique().sort(), *others).select(rows.columns)
+
+
+def _apart(table: pl.DataFrame) -> pl.DataFrame:
+    """One row per skill of an answer, by name, and one for an answer without any."""
+    one = pl.concat_list("skills").list.drop_nulls()
+    return table.explode("skills", empty_as_null=True).with_columns(one)
 
 
 def _table(answers: pl.DataFrame, timed: bool) -> pl.DataFrame:

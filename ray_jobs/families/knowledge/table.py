@@ -13,6 +13,8 @@ import polars as pl
 from ray_jobs.data.zones import check_zone
 from ray_jobs.errors import UsageError
 
+PROTOCOLS = ("N", "K1")
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -26,10 +28,14 @@ class Columns:
     values: str = ""  # what correct may say: richtig=1,halb=0.5
     skill_separator: str = ";"  # between several skills of one answer
     zone: str = "UTC"  # of times that name none
+    protocol: str = "N"  # N, or K1: a row per skill of an answer, for comparison with papers alone
 
     def __post_init__(self) -> None:
-        """Raises UsageError where there is no such time zone, or a value is no share."""
+        """Raises UsageError for no time zone, no protocol, or a value that is no share."""
         check_zone(self.zone)
+        if self.protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise UsageError(f"columns.protocol={self.protocol!r}: expected one of {known}")
         _ = self.meant
 
     @property
@@ -55,10 +61,11 @@ CLEAN = pl.Schema(
     {
         "learner": pl.String(),  # pseudonym
         "item": pl.String(),
-        "skills": pl.List(pl.String()),  # a set: sorted, no repeats, may be empty
+        "skills": pl.List(pl.String()),  # a set: sorted, no repeats, may be empty; K1: one at most
         "correct": pl.Float32(),  # 0..1; partial credit allowed
         "time": pl.Float64(),  # unix seconds; null when the log has no times
-        "position": pl.Int64(),  # order of a learner's answers; with times that of time, item
+        # order of a learner's answers, with times that of time, item; K1: equal for rows of one
+        "position": pl.Int64(),
         "bucket": pl.UInt64(),  # public hash of the original learner id
         "split": pl.String(),  # train, validation or test as delivered; null when it was not
         "scored": pl.Boolean(),  # False: context only, neither trained on nor evaluated

@@ -5,7 +5,7 @@ One of two outcomes, one of several classes, or a number, of any table.
 
 from __future__ import annotations
 
-from ray_jobs.families import Family, Words
+from ray_jobs.families import Family, Protocol, Words
 from ray_jobs.families.tabular import (
     batch,
     formats,
@@ -22,12 +22,16 @@ from ray_jobs.families.tabular.api import API
 from ray_jobs.families.tabular.networks import SPECS, Boosting
 from ray_jobs.families.tabular.vocabulary import Vocabulary
 
+PROTOCOL = Protocol(
+    words="each test row is predicted from its own columns; no row of its group was trained on",
+    rows="rows",
+)
+
 FAMILY = Family(
     name="tabular",
     title="Tables",
-    protocol="each test row is predicted from its own columns; no row of its group was trained on",
+    protocol=lambda _: PROTOCOL,
     words=Words(
-        rows="rows",
         use="It is meant to show early who may need help, and what to look at; a person decides."
         "\n\nIt is **not** meant for decisions about people that nobody reviews, nor for cases "
         "unlike its data.",

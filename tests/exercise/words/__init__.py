@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ray_jobs import store
 from ray_jobs.data import readers
 from ray_jobs.data.clean import Cleaned
-from ray_jobs.families import Api, Family, Words
+from ray_jobs.families import Api, Family, Protocol, Words
 from ray_jobs.frames import must_have, texts
 from ray_jobs.recipe import Recipe
 from ray_jobs.target import Target
@@ -134,9 +134,10 @@ API = Api(
 )  # fmt: skip
 
 
+PROTOCOL = Protocol("no review of an author stands in two splits", rows="reviews")
 FAMILY = Family(
-    name="words", title="Reviews", protocol="no review of an author stands in two splits", api=API,
-    words=Words("reviews", "It is meant as an exercise.", ("It counts, and does not read.",)),
+    name="words", title="Reviews", protocol=lambda _: PROTOCOL, api=API,
+    words=Words("It is meant as an exercise.", ("It counts, and does not read.",)),
     read=lambda unit, _: readers.batches(unit[0]), clean=clean, sample=sample,
     group="author", label="verdict", target=lambda _: REVIEWS, targets=targets, ordered=False,
     specs={NaiveBayes.name: NaiveBayes}, baseline=NaiveBayes, weight=lambda batch: batch[2].sum(),
