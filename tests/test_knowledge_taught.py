@@ -156,13 +156,14 @@ def test_one_more_right_answer_never_lowers_its_skills(name: str) -> None:
     assert rises(taught(name), probes(PROBES)).min() >= -ROUNDING
 
 
-@pytest.mark.parametrize(("name", "share"), [("lstm", 0.02), ("blend", 0.02), ("attention", 0.05)])
+@pytest.mark.parametrize(("name", "share"), [("lstm", 0.02), ("blend", 0.03), ("attention", 0.05)])
 def test_one_more_right_answer_lowers_its_skills_in_hardly_any_case(
     name: str, share: float
 ) -> None:
     """The signs of a network are not bound, as those of the logistic regression are.
 
-    Attention alone lowers 1.6 % to 3.3 % by the seed, by 0.01 in the mean.
+    By seed and machine attention lowers 1.6 % to 3.3 %, by 0.01 in the mean, and both
+    together 1.2 % to 2.2 %.
     """
     risen = rises(taught(name), probes(PROBES))
     lowered = risen < -ROUNDING
