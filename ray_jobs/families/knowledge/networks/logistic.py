@@ -189,6 +189,7 @@ class _Prior:
 def _fitted(known: _Rows, prior: _Prior) -> Vector:
     """The likeliest terms, by bounded L-BFGS in which each is measured by its curvature."""
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     squares = known.told.power(2).sum(axis=0)
     scale = np.sqrt(CURVATURE * squares + prior.trust)
@@ -200,14 +201,16 @@ def _fitted(known: _Rows, prior: _Prior) -> Vector:
         pull = prior.trust * terms
         return (loss + 0.5 * pull @ terms) / answers, (slope + pull) / scale / answers
 
-    found: Any = minimize(
-        objective,
-        np.zeros_like(scale),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=prior.bounds * scale[:, None],
-        options={"maxiter": ROUNDS, "ftol": PRECISION, "gtol": 0.0},
-    )
+    # Its vectors are short: several threads would only wait for each other.
+    with threadpool_limits(1, user_api="blas"):
+        found: Any = minimize(
+            objective,
+            np.zeros_like(scale),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=prior.bounds * scale[:, None],
+            options={"maxiter": ROUNDS, "ftol": PRECISION, "gtol": 0.0},
+        )
     log.debug("logistic: %d rounds, %s", found.nit, found.message)
     result: Vector = found.x / scale
     return result
