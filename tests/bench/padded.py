@@ -218,7 +218,7 @@ def main() -> None:
         return
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as folder:
-        parts = {name: read_parquet(uri) for name, uri in prepared(LOG, Path(folder)).items()}
+        parts = {name: read_parquet(uri) for name, uri in prepared(LOG, "N", Path(folder)).items()}
     names = sorted({tuple(skills) for skills in parts["train"]["skills"].to_list()})
     ids = {name: number for number, name in enumerate(names)}
     some = parts["train"]["learner"].unique(maintain_order=True).head(LEARNERS).implode()

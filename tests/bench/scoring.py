@@ -37,7 +37,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, _ray():
         folder = Path(name)
         model, digest = _artifact(folder / "model")
-        _scored(folder / "first", model, digest, CPUS * scoring.PIECE_ROWS)  # processes start, and import
+        _scored(
+            folder / "first", model, digest, CPUS * scoring.PIECE_ROWS
+        )  # processes start, and import
         for times in (1, 4):
             answers = times * ANSWERS
             with _peak() as uss:
