@@ -103,6 +103,8 @@ def work(folder: Path, kind: str, name: str) -> None:
     state = learnt(kind, name, Team(rank, 2))
     if rank == 0:
         torch.save(state, folder / "together.pt")
+    # Neither leaves while the other still talks to it: gloo aborts a process for that.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
