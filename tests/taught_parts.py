@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.families import family
@@ -89,18 +88,15 @@ def learnt(
     return Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
 
 
-MEMBERS = {"lstm": "recurrent", "attention": "attentive"}  # of a blend
-
-
 @cache
 def taught(name: str) -> Artifact:
-    """A model of each spec; of the three networks one training is enough."""
+    """A model of each spec; attention is that of the blend."""
     spec = SPECS[name](**SMALL[name])
-    if name not in MEMBERS:
+    if name != "attention":
         return learnt(spec, parts().train, parts().validation)
     # Each member of a blend learns from its own errors alone, as if it were by itself.
-    member: nn.Module = getattr(taught("blend").module, MEMBERS[name])
-    return Artifact(KNOWLEDGE, spec, parts().words, member, {}, digest="")
+    blend: Any = taught("blend").module
+    return Artifact(KNOWLEDGE, spec, parts().words, blend.attentive, {}, digest="")
 
 
 @dataclass(frozen=True)

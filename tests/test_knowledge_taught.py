@@ -7,6 +7,7 @@ answers that an explanation names are those that matter.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,15 @@ PROBES, EXPLAINED = 2000, 120
 ROUNDING = 1e-6
 BRIEF = Budget(epochs=2, batch_cost=1024)
 
-each_spec = pytest.mark.parametrize("name", sorted(SPECS))
+# What takes longest to learn waits for `make test-all`.
+SLOW = dict.fromkeys(("attention", "blend"), pytest.mark.slow)
+each_spec = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in sorted(SPECS)]
+)
+SHARES = {"lstm": 0.02, "attention": 0.05, "blend": 0.03}
+each_network = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in SHARES]
+)
 
 
 # Names.
@@ -94,10 +103,14 @@ def test_an_id_is_only_a_place(name: str) -> None:
     }
     module.load_state_dict(weights)
     other = replace(model, vocabulary=turned, module=module.eval())
-    bodies = [probe.body for probe in probes(PROBES)]
-    np.testing.assert_allclose(
-        predicted(other, bodies), predicted(model, bodies), atol=1e-5, rtol=0
-    )
+    there = predicted(other, [probe.body for probe in probes(PROBES)])
+    np.testing.assert_allclose(there, usual(name), atol=1e-5, rtol=0)
+
+
+@cache
+def usual(name: str) -> NDArray[np.float64]:
+    """What is said of every probe."""
+    return predicted(taught(name), [probe.body for probe in probes(PROBES)])
 
 
 def _rows_moved(
@@ -140,10 +153,10 @@ def test_what_others_in_the_batch_answered_changes_nothing(name: str) -> None:
         history = [{**answer, "correct": 1.0 - answer["correct"]} for answer in body["history"]]
         return {**body, "history": history}
 
-    usual = [probe.body for probe in probes(PROBES, shortest=1)]
     # As long as they were, so that all batches are of the same learners.
-    mixed = [turned(body) if number % 2 else body for number, body in enumerate(usual)]
-    apart = np.abs(predicted(taught(name), mixed) - predicted(taught(name), usual))
+    bodies = [probe.body for probe in probes(PROBES)]
+    mixed = [turned(body) if number % 2 else body for number, body in enumerate(bodies)]
+    apart = np.abs(predicted(taught(name), mixed) - usual(name))
     assert apart[::2].max() <= ROUNDING
     assert np.median(apart[1::2]) > 0.01, "the others were heard at all"
 
@@ -153,22 +166,32 @@ def test_what_others_in_the_batch_answered_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["rasch", "logistic"])
 def test_one_more_right_answer_never_lowers_its_skills(name: str) -> None:
-    assert rises(taught(name), probes(PROBES)).min() >= -ROUNDING
+    assert risen(name).min() >= -ROUNDING
 
 
-@pytest.mark.parametrize(("name", "share"), [("lstm", 0.02), ("blend", 0.03), ("attention", 0.05)])
-def test_one_more_right_answer_lowers_its_skills_in_hardly_any_case(
-    name: str, share: float
-) -> None:
+@cache
+def risen(name: str) -> NDArray[np.float64]:
+    """What one more right answer does to the skills of every probe."""
+    return rises(taught(name), probes(PROBES))
+
+
+@each_network
+def test_one_more_right_answer_lowers_its_skills_in_hardly_any_case(name: str) -> None:
     """The signs of a network are not bound, as those of the logistic regression are.
 
-    By seed and machine attention lowers 1.6 % to 3.3 %, by 0.01 in the mean, and both
-    together 1.2 % to 2.2 %.
+    By seed and machine the LSTM lowers 1.0 % to 2.3 %, attention 1.6 % to 3.8 % and both
+    together 1.2 % to 2.2 %, by 0.01 in the mean.
     """
-    risen = rises(taught(name), probes(PROBES))
-    lowered = risen < -ROUNDING
-    assert lowered.mean() < share
-    assert np.median(risen) > 0.01
+    lowered = risen(name) < -ROUNDING
+    assert lowered.mean() < SHARES[name]
+
+
+@each_network
+def test_one_more_right_answer_that_is_news_raises_its_skills(name: str) -> None:
+    """Where a network errs, the skill is all but mastered, and no model has it rise by much."""
+    news = risen("logistic") > np.median(risen("logistic"))
+    assert (risen(name)[news] < -ROUNDING).mean() < 0.005
+    assert np.median(risen(name)) > 0.05
 
 
 # Explanations.
