@@ -31,8 +31,11 @@ from ray_jobs.training.job import TrainJob
 from ray_jobs.training.workers import fit_closed_form
 from tasks.describe import Described, describe
 from tasks.evaluate import Report, evaluated
+from tasks.gate import Verdict
 from tasks.prepare import clean, ingest, split
+from tasks.progress import Progress
 from tasks.record import release_of
+from tasks.report import Outcome
 from tasks.run import Run
 from tasks.train import Model, train
 
@@ -58,6 +61,22 @@ class Told:
     @property
     def release(self) -> Release:
         return release_of(self.run, self.model, self.report, self.lineage, self.clean)
+
+
+def outcome_of(told: Told, *, verdict: Verdict, version: str, **more: Any) -> Outcome:
+    """What a run would say of itself that was judged so; of what is not told, nothing."""
+    nothing: dict[str, Any] = {"crossing": None, "champion": None, "endpoint": None, "links": {}}
+    return Outcome(
+        run=told.run,
+        lineage=told.lineage,
+        clean=told.clean,
+        splits=told.splits,
+        model=told.model,
+        report=told.report,
+        verdict=verdict,
+        version=version,
+        **{"progress": Progress(1), **nothing, **more},
+    )
 
 
 def planned(folder: Path, **settings: str) -> Run:

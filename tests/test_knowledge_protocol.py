@@ -24,9 +24,8 @@ from ray_jobs.families.knowledge.table import CLEAN, PROTOCOLS, Columns
 from ray_jobs.predictor import predict
 from tasks.card import card
 from tasks.gate import Verdict, figure_checks
-from tasks.progress import Progress
 from tasks.record import facts_of, recipe_tags
-from tasks.report import Outcome, document, markdown
+from tasks.report import document, markdown
 from tests.data_parts import (
     DIRTY,
     GOOD,
@@ -40,7 +39,7 @@ from tests.data_parts import (
     delivered,
 )
 from tests.knowledge_parts import KNOWLEDGE
-from tests.stages_parts import Told, in_process, planned, school, tell
+from tests.stages_parts import Told, in_process, outcome_of, planned, school, tell
 from tests.test_knowledge_rules import Row as Raw
 from tests.test_knowledge_rules import cleaned as ruled
 
@@ -228,33 +227,15 @@ def test_the_same_learners_are_measured_on_other_rows_by_another_model(
     assert sum(k1.splits.rows.values()) == k1.clean.kept + k1.clean.expanded
 
 
-def outcome(told: Told, verdict: Verdict) -> Outcome:
-    return Outcome(
-        run=told.run,
-        lineage=told.lineage,
-        clean=told.clean,
-        splits=told.splits,
-        model=told.model,
-        report=told.report,
-        crossing=None,
-        verdict=verdict,
-        champion=None,
-        version="1",
-        endpoint=None,
-        progress=Progress(1),
-        links={},
-    )
-
-
 def said(told: Told) -> dict[str, str]:
     """Whatever shows a figure of a run, as text."""
     verdict = Verdict(figure_checks(told.run, told.report))
-    told_ = outcome(told, verdict)
+    outcome = outcome_of(told, verdict=verdict, version="1")
     facts = facts_of(told.run, told.clean, told.splits, told.model, told.report, told.lineage)
     return {
-        "report": document(told_)["protocol"],
-        "gate": str(document(told_)["gate"]),
-        "page": markdown(told_),
+        "report": document(outcome)["protocol"],
+        "gate": str(document(outcome)["gate"]),
+        "page": markdown(outcome),
         "card": card(facts),
         "MLflow": recipe_tags(told.run)["protocol"],
         "release": told.release.card["protocol"],

@@ -46,9 +46,9 @@ SLOW = dict.fromkeys(("attention", "blend"), pytest.mark.slow)
 each_spec = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in sorted(SPECS)]
 )
-SHARES = {"lstm": 0.02, "attention": 0.05, "blend": 0.03}
+NETWORKS = ("lstm", "attention", "blend")
 each_network = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in SHARES]
+    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in NETWORKS]
 )
 
 
@@ -175,15 +175,25 @@ def risen(name: str) -> NDArray[np.float64]:
     return rises(taught(name), probes(PROBES))
 
 
-@each_network
+NOT_YET = "by seed and machine attention lowers 1.6 % to 3.8 %, the blend 1.2 % to 2.2 %"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lstm",
+        *(
+            pytest.param(name, marks=[pytest.mark.slow, pytest.mark.xfail(reason=NOT_YET)])
+            for name in SLOW
+        ),
+    ],
+)
 def test_one_more_right_answer_lowers_its_skills_in_hardly_any_case(name: str) -> None:
     """The signs of a network are not bound, as those of the logistic regression are.
 
-    By seed and machine the LSTM lowers 1.0 % to 2.3 %, attention 1.6 % to 3.8 % and both
-    together 1.2 % to 2.2 %, by 0.01 in the mean.
+    Not held yet by attention and the blend; nor by every seed of the LSTM, 1.0 % to 2.3 %.
     """
-    lowered = risen(name) < -ROUNDING
-    assert lowered.mean() < SHARES[name]
+    assert (risen(name) < -ROUNDING).mean() < 0.02
 
 
 @each_network

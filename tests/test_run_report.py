@@ -15,7 +15,7 @@ from ray_jobs.intervals import Interval
 from tasks.gate import Check, Verdict
 from tasks.progress import Progress
 from tasks.report import Outcome, document, markdown
-from tests.stages_parts import Told, in_process, planned, school, tell
+from tests.stages_parts import Told, in_process, outcome_of, planned, school, tell
 
 VERDICT = Verdict([Check("baseline", True, "auc +0.0200"), Check("size", False, "9 MB; at most 1")])
 ENDPOINT = "http://here:8000/algebra"
@@ -43,14 +43,8 @@ def tolds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Told, Told
 @pytest.fixture
 def outcome(tolds: tuple[Told, Told]) -> Outcome:
     told, champion = tolds
-    return Outcome(
-        run=told.run,
-        lineage=told.lineage,
-        clean=told.clean,
-        splits=told.splits,
-        model=told.model,
-        report=told.report,
-        crossing=None,
+    return outcome_of(
+        told,
         verdict=VERDICT,
         champion=replace(champion.release, version="7"),
         version="8",

@@ -100,7 +100,7 @@ def _prefect(settings: Settings, platform: Platform) -> Component:
         name="prefect",
         command=_module("prefect", "server", "start", "--host", settings.host, "--port", port),
         environment=_environment(settings, platform, "prefect"),
-        ready=lambda: _answers(f"{platform.prefect_api_url}/health"),
+        ready=lambda: answers(f"{platform.prefect_api_url}/health"),
         where=platform.prefect_ui,
     )
 
@@ -133,7 +133,7 @@ def _mlflow(settings: Settings, platform: Platform) -> Component:
         name="mlflow",
         command=_module("mlflow", "server", "--no-serve-artifacts", *words),
         environment=_environment(settings, platform, "mlflow"),
-        ready=lambda: _answers(f"{platform.mlflow_tracking_uri}/health"),
+        ready=lambda: answers(f"{platform.mlflow_tracking_uri}/health"),
         where=platform.mlflow_tracking_uri,
     )
 
@@ -163,7 +163,7 @@ def _ray(settings: Settings, platform: Platform, inner: InnerPorts) -> Component
         name="ray",
         command=_module("ray.scripts.scripts", "start", "--head", "--block", *words),
         environment=shared | ray_environment(Path(platform.ray_temp), inner),
-        ready=lambda: _answers(f"{platform.dashboard_url}/api/version", token),
+        ready=lambda: answers(f"{platform.dashboard_url}/api/version", token),
         where=platform.dashboard_url,
     )
 
@@ -193,7 +193,8 @@ def _haproxy_script(folder: Path) -> Path:
     return path
 
 
-def _answers(url: str, token: str = "") -> bool:
+def answers(url: str, token: str = "") -> bool:
+    """Whether a server says that all is well."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         return httpx.get(url, headers=headers, timeout=PROBE_LIMIT_S, trust_env=False).is_success

@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 
-import httpx
+import psutil
 
 from flows.platform import ports
+from flows.platform.components import answers
 from flows.platform.environment import LOOPBACK, logs_folder
+from flows.platform.processes import stop
 from ray_jobs.errors import PlatformError
 from ray_jobs.settings import Settings
 
@@ -57,7 +59,7 @@ def begin_prefect(settings: Settings) -> Callable[[], None]:
 
     def ready() -> None:
         deadline = time.monotonic() + START_LIMIT_S
-        while not _answers(f"{url}/health"):
+        while not answers(f"{url}/health"):
             ended = server.poll() is not None
             if ended or time.monotonic() > deadline:
                 how = f"ended with status {server.returncode}" if ended else "does not answer"
@@ -67,17 +69,6 @@ def begin_prefect(settings: Settings) -> Callable[[], None]:
     return ready
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=START_LIMIT_S, trust_env=False).is_success
-    except httpx.ConnectError:
-        return False
-
-
 def _end(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    if server.poll() is None:
+        stop([psutil.Process(server.pid)], GRACE_S)
