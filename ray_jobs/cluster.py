@@ -14,7 +14,7 @@ from typing import Any
 
 from ray_jobs.errors import PlatformError
 from ray_jobs.settings import Settings
-from ray_jobs.training.local import agent_on_any_port
+from ray_jobs.training.local import agent_on_any_port, shielded_from_ctrl_c
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _init(settings: Settings, folder: str) -> str:
     there = {"address": settings.ray_address}
     chosen = there if settings.ray_address else here
     try:
-        with agent_on_any_port(), _own_sigterm():
+        with agent_on_any_port(), shielded_from_ctrl_c(), _own_sigterm():
             context = ray.init(**chosen, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise PlatformError(

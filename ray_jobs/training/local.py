@@ -1,13 +1,19 @@
-"""Starting a Ray of one's own on a machine where another may be running already.
+"""Starting a Ray of one's own: beside another on the same machine, and below a terminal.
 
 A Ray takes jobs through an agent on a fixed port, which `ray.init` offers no
 way to change: a second Ray's agent finds it taken, and every job is refused.
+
+A terminal's Ctrl-C goes to all that was started in it. Ray's dashboard would lose
+the process that answers for jobs, and whoever asks it to stop one would wait for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import signal
+import threading
 from collections.abc import Iterator
 
 
@@ -22,3 +28,28 @@ def agent_on_any_port() -> Iterator[None]:
         yield
     finally:
         parameter.RayParams = usual  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def shielded_from_ctrl_c() -> Iterator[None]:
+    """Whatever is started within the block, and what that starts, ignores SIGINT; we do not."""
+    _register()
+    _shielding.set()
+    try:
+        yield
+    finally:
+        _shielding.clear()
+
+
+_shielding = threading.Event()
+
+
+@functools.cache
+def _register() -> None:
+    """Once, since what is called in a child cannot be taken back."""
+    os.register_at_fork(after_in_child=_ignore_ctrl_c)
+
+
+def _ignore_ctrl_c() -> None:
+    if _shielding.is_set():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
