@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ import pytest
 from ray_jobs.training.local import shielded_from_ctrl_c
 
 CODE = textwrap.dedent("""
-    import os, time
+    import os, signal, time
     from flows.platform import embedded
     from ray_jobs import settings as installation
     from ray_jobs.cluster import joined
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell had us ignore
     here = installation.read()
     with embedded(here) as own:
         os.environ.update(own.environment)
@@ -57,21 +60,31 @@ def test_who_is_interrupted_can_still_ask_for_the_jobs_to_stop(tmp_path: Path) -
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_what_starts_outside_the_shield_can_be_interrupted() -> None:
-    def started() -> subprocess.Popen[bytes]:
-        # With something to run before, as Ray starts its processes.
-        return subprocess.Popen(["sleep", "60"], preexec_fn=lambda: None)  # noqa: PLW1509
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """Ctrl-C as a terminal has it, whatever a shell had this process ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
-    with shielded_from_ctrl_c():
-        deaf = started()
+
+@pytest.mark.usefixtures("_heard")
+def test_what_starts_outside_the_shield_can_be_interrupted() -> None:
+    with shielded_from_ctrl_c(), asleep() as deaf:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "we are not"
-    hears = started()
-    try:
-        for process in (deaf, hears):
-            process.send_signal(signal.SIGINT)
-        assert hears.wait(20) == -signal.SIGINT
+        deaf.send_signal(signal.SIGINT)
         time.sleep(0.2)
         assert deaf.poll() is None
-    finally:
-        deaf.kill()
-        deaf.wait()
+    with asleep() as hears:
+        hears.send_signal(signal.SIGINT)
+        assert hears.wait(20) == -signal.SIGINT
+
+
+@contextmanager
+def asleep() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with something to run before, as Ray starts its own."""
+    with subprocess.Popen(["sleep", "60"], preexec_fn=lambda: None) as process:  # noqa: PLW1509
+        try:
+            yield process
+        finally:
+            process.kill()
