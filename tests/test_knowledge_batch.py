@@ -19,6 +19,7 @@ from ray_jobs.families.knowledge.batch import (
     cost,
     examples,
     outcomes,
+    rounded,
 )
 from ray_jobs.families.knowledge.counts import COLUMNS, FAST, SLOW
 from ray_jobs.families.knowledge.loss import loss, weight
@@ -112,11 +113,11 @@ def test_counts_hold_over_histories_longer_than_the_memory_of_a_decayed_mean() -
         (int(random.integers(1, 8)), (2,), float(random.integers(2)), True, float(t))
         for t in range(400)
     ]
-    counts = collate([history_of(log)], VOCABULARY).counts[0]
+    counts = collate([history_of(log)], VOCABULARY).counts[0, : len(log)]
     np.testing.assert_allclose(counts, np.array(slow_counts(log)), atol=1e-5)
 
 
-@given(st.lists(steps(), min_size=2, max_size=5))
+@given(st.lists(steps(longest=40), min_size=2, max_size=20))
 @settings(max_examples=40, deadline=None)
 def test_a_batch_holds_each_history_as_it_is_alone_and_zeros_beside_it(
     logs: list[list[Step]],
@@ -127,12 +128,28 @@ def test_a_batch_holds_each_history_as_it_is_alone_and_zeros_beside_it(
         alone = collate([history], VOCABULARY)
         length = cost(history)
         deep = alone.skills.shape[2]
-        assert torch.equal(together.skills[row, :length, :deep], alone.skills[0])
+        assert torch.equal(together.skills[row, :length, :deep], alone.skills[0, :length])
         assert not together.skills[row, :, deep:].any()
         for name in ("items", "correct", "mask", "scored"):
-            assert torch.equal(getattr(together, name)[row, :length], getattr(alone, name)[0])
-            assert not getattr(together, name)[row, length:].any()
-        torch.testing.assert_close(together.counts[row, :length], alone.counts[0])
+            held, expected = getattr(together, name), getattr(alone, name)
+            assert torch.equal(held[row, :length], expected[0, :length])
+            assert not held[row, length:].any()
+            assert not held[len(histories) :].any(), "learners that nobody gave"
+        torch.testing.assert_close(together.counts[row, :length], alone.counts[0, :length])
+
+
+@given(st.integers(1, 2000))
+def test_shapes_are_few_and_hold_what_they_must(size: int) -> None:
+    assert size <= rounded(size) <= size * 9 / 8
+    assert rounded(rounded(size)) == rounded(size)
+    assert len({rounded(one) for one in range(size, 2 * size)}) <= 17
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 33])
+def test_as_many_learners_are_answered_as_were_given(count: int) -> None:
+    batch = collate([history_of([(2, (2,), 1.0, True, 0.0)] * 3)] * count, VOCABULARY)
+    told = outcomes(torch.zeros(batch.items.shape), batch)
+    assert [one.tolist() for one in told] == [[0.5] * 3] * count
 
 
 def test_a_batch_carries_the_ids_and_sets_of_its_histories() -> None:

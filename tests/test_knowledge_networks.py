@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ray_jobs import artifact
-from ray_jobs.families.knowledge.batch import Batch, History, collate, examples
+from ray_jobs.families.knowledge.batch import Batch, History, collate, cost, examples
 from ray_jobs.families.knowledge.loss import loss, weight
 from ray_jobs.families.knowledge.networks import SPECS
-from ray_jobs.families.knowledge.networks.attention import block_attention, forgetting
+from ray_jobs.families.knowledge.networks.attention import attend, block_attention, forgetting
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.networks.rasch import Rasch, RaschModule
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
@@ -108,7 +108,7 @@ def logits_of(module: nn.Module, histories: list[History]) -> Tensor:
     with torch.inference_mode():
         logits = module(collate(histories, VOCABULARY))
     assert isinstance(logits, Tensor)
-    return logits
+    return logits[: len(histories), : max(map(cost, histories))]
 
 
 def turned(history: History, t: int) -> History:
@@ -160,7 +160,7 @@ class Peeking(nn.Module):
             "the next answer": batch.correct.roll(-1, dims=1),
             "the mean of all answers": batch.correct.mean(dim=1, keepdim=True),
             "the next item": batch.items.roll(-1, dims=1).float(),
-            "the last skill": batch.skills[:, -1:].sum(dim=-1).float(),
+            "the last skill": batch.skills[:, STEPS - 1 : STEPS].sum(dim=-1).float(),
         }[self.what]
         logits: Tensor = self.module(batch) + 0.001 * seen
         return logits
@@ -360,6 +360,21 @@ def test_attention_forgets_at_another_pace_in_each_head() -> None:
     assert torch.equal(now[:, -1], torch.zeros(4))
     assert (now.diff(dim=-1) > 0).all()
     assert len(set(now[:, 0].tolist())) == 4
+
+
+def test_attention_written_out_in_half_precision_reads_and_learns_as_torchs_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bias = forgetting(4, 8)[None]
+    told = [torch.randn(3, 4, steps, 16, generator=generator) for steps in (8, 16, 16)]
+    results = []
+    for kind in (torch.float32, torch.bfloat16):
+        query, key, value = (x.to(kind, copy=True).requires_grad_() for x in told)
+        read = attend(query, key, value, bias)
+        read.square().sum().backward()  # type: ignore[no-untyped-call]
+        slopes = [x.grad for x in (query, key, value) if x.grad is not None]
+        results.append([x.detach().float() for x in (read, *slopes)])
+    for full, half in zip(*results, strict=True):
+        assert (full - half).norm() < 0.02 * full.norm()
 
 
 def test_rasch_finds_which_items_are_hard() -> None:

@@ -339,6 +339,36 @@ def test_on_a_cpu_precision_is_full_unless_half_is_asked_for() -> None:
     assert largest_gap(auto, full) == 0
 
 
+@pytest.mark.parametrize(
+    ("precision", "amx", "half"),
+    [
+        ("native", True, True),
+        ("native", False, False),
+        ("auto", True, False),
+        ("bfloat16", False, True),
+        ("float32", True, False),
+    ],
+)
+def test_native_precision_is_half_where_the_processor_multiplies_it(
+    precision: str, *, amx: bool, half: bool
+) -> None:
+    assert Team(amx=amx).halves(Budget(precision=precision)) is half
+
+
+def test_a_long_gradient_is_cut_to_its_length_and_a_short_one_left() -> None:
+    def step(clip_norm: float) -> dict[str, Tensor]:
+        of = lesson(clip_norm=clip_norm, epochs=1, batch_cost=100_000)
+        state = run(fresh(of, Team(), 0.0), of, Team(), ignore)
+        return {name: p.grad for name, p in state.module.named_parameters() if p.grad is not None}
+
+    def norm(slopes: dict[str, Tensor]) -> float:
+        return float(nn.utils.get_total_norm(list(slopes.values())))
+
+    whole = norm(step(1e9))
+    assert norm(step(whole * 2)) == pytest.approx(whole)
+    assert norm(step(1e-4)) == pytest.approx(1e-4, rel=0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # within torch itself
 def test_a_compiled_network_learns_the_same_under_the_same_names() -> None:

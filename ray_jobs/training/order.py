@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LENGTH_NOISE = 0.15  # how far apart in length, relatively, two examples of a batch may lie
+LENGTH_NOISE = 0.05  # how far apart in length, relatively, two examples of a batch may lie
 
 
 def epoch_batches(
@@ -21,7 +21,7 @@ def epoch_batches(
     noise in that order changes an example's company from epoch to epoch.
     """
     random = np.random.default_rng([_positive(seed), epoch])
-    # The offset lets the shortest mix too: 15 % of one answer is no answer.
+    # The offset lets the shortest mix too: 5 % of one answer is no answer.
     noisy = (costs + 2) * random.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(costs))
     batches = filled(np.argsort(noisy, kind="stable"), costs, batch_cost)
     return [batches[i] for i in random.permutation(len(batches))]

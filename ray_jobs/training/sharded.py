@@ -121,6 +121,13 @@ def here(tensor: Tensor) -> Tensor:
     return local
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor from the parts of all workers, who must all ask; a whole one is itself."""
+    divided: Any = tensor
+    found: Tensor = divided.full_tensor() if _is_divided(tensor) else tensor
+    return found
+
+
 def gathered(weights: dict[str, Tensor], team: Team) -> dict[str, Tensor]:
     """The weights whole in the memory of the first worker's host; nothing elsewhere.
 
@@ -128,10 +135,9 @@ def gathered(weights: dict[str, Tensor], team: Team) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        divided: Any = tensor
-        whole: Tensor = divided.full_tensor() if _is_divided(tensor) else tensor
+        together = whole(tensor)
         if team.leads:
-            found[name] = whole.detach().cpu()
+            found[name] = together.detach().cpu()
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +30,8 @@ class Team:
     rank: int = 0
     world: int = 1
     device: torch.device = CPU
+    # The CPUs of all workers multiply bfloat16 by themselves.
+    amx: bool = field(default_factory=lambda: bool(torch.cpu.get_capabilities().get("amx_bf16")))
 
     @property
     def leads(self) -> bool:
@@ -38,8 +40,9 @@ class Team:
 
     def halves(self, budget: Budget) -> bool:
         """Whether a step computes in half precision."""
-        chosen = budget.precision
-        return chosen == "bfloat16" or (chosen == "auto" and self.device.type == "cuda")
+        if self.device.type == "cuda":
+            return budget.precision != "float32"
+        return budget.precision == "bfloat16" or (budget.precision == "native" and self.amx)
 
     def autocast(self, budget: Budget) -> AbstractContextManager[Any]:
         """In which precision a step computes; weights and sums stay as they are."""

@@ -6,6 +6,7 @@ writes for all: events while it learns, the artifact when it is done.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from ray_jobs import artifact, store
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import checkpoint, events
+from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate
@@ -97,10 +99,12 @@ class _Worker:
     def __init__(self, job: TrainJob) -> None:
         context = ray.train.get_context()
         rank, world = context.get_world_rank(), context.get_world_size()
-        self.team = Team(rank, world, ray.train.torch.get_device())
+        team = Team(rank, world, ray.train.torch.get_device())
+        self.team = dataclasses.replace(team, amx=all(team.gathered(team.amx)))
         here = ray.get_runtime_context().get_node_id()
         self.nodes = self.team.gathered(here)  # of each worker
         torch.set_num_threads(max(1, node_cpus() // self.nodes.count(here)))
+        keep_freed()
         self.job = job
         self.splits = Splits.of(job)
         self.attempt = events.next_attempt(job.events)

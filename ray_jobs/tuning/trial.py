@@ -17,6 +17,7 @@ from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.privacy import salted
 from ray_jobs.training import checkpoint, events
+from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import State, run, validate
@@ -39,6 +40,7 @@ def learn(config: dict[str, Any]) -> None:
     job = TrainJob.load(config["job"])
     splits = Splits.of(job, config["vocabulary"])
     torch.set_num_threads(max(1, int(job.resources.worker_cpus)))
+    keep_freed()
     attempt = events.next_attempt(job.events)
     work = _fit if hasattr(splits.spec, "fit") else _train
     try:

@@ -3,18 +3,20 @@
 Deep knowledge tracing as the toolkits write it (histories cut at 200 answers and padded to
 200, an output for every concept of which one is chosen by a one-hot vector, a loss in double
 precision), and attention with a mask over all pairs of 200 steps, beside our networks of the
-same size: an epoch of each in turn in one process, on the same learners. Then what the first
-of each pair says of the answers of the test learners.
+same size: an epoch of each in turn on the same learners, each in a process set up as its users
+have it. Then what the first of each pair says of the answers of the test learners.
 """
 
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from ray_jobs.families.knowledge.networks import Attention, Lstm
 from ray_jobs.metrics.binary import prepared_auc
 from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget
+from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
 from tests.bench.accuracy import DATA, LOGS, prepared
@@ -40,6 +43,7 @@ KNOWLEDGE = family("knowledge")
 LOG = "ASSIST2009-events"
 STEPS = 200  # that a history is cut at and padded to
 THREADS = 2
+BUDGET = Budget(batch_cost=8192, learning_rate=7e-3, precision="native")
 LEARNERS = 500  # of whom attention learns: an epoch of all takes minutes with a mask
 PATIENCE, MOST_EPOCHS = 5, 40
 
@@ -211,42 +215,88 @@ class Toolkit:
         return epochs
 
 
+KINDS: dict[str, Callable[[int], Dkt | Masked]] = {
+    "LSTM-200": lambda concepts: Dkt(concepts, 200),
+    "attention 256x2": lambda concepts: Masked(concepts, 256),
+}
+
+
+class Apart:
+    """A toolkit's network in a process of its own: ours changes how memory is kept."""
+
+    def __init__(self, kind: str, uris: dict[str, str], learners: int | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        arguments = (there, kind, uris, learners)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        there.close()
+
+    def asked(self, what: str) -> Any:
+        """What `Toolkit` answers to "epoch", or to "worth"; raises EOFError where it died."""
+        self._here.send(what)
+        return self._here.recv()
+
+    def end(self) -> None:
+        """Stop the process; it may stand in the middle of nothing."""
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(pipe: Connection, kind: str, uris: dict[str, str], learners: int | None) -> None:
+    torch.set_num_threads(THREADS)
+    parts = _read(uris, learners)
+    names = sorted({tuple(skills) for skills in parts["train"]["skills"].to_list()})
+    ids = {name: number for number, name in enumerate(names)}
+    data = {name: Padded.of(table, ids) for name, table in parts.items()}
+    toolkit = Toolkit(KINDS[kind](len(ids)))
+    while True:
+        if pipe.recv() == "epoch":
+            pipe.send(toolkit.epoch(data["train"]))
+        else:
+            more = toolkit.learn(data["train"], data["validation"])
+            pipe.send((more, *toolkit.told(data["test"])))
+
+
+def _read(uris: dict[str, str], learners: int | None) -> dict[str, pl.DataFrame]:
+    """The splits; to learn from, the first learners alone."""
+    parts = {name: read_parquet(uri) for name, uri in uris.items()}
+    train = parts["train"]
+    first = train["learner"].unique(maintain_order=True).head(learners or len(train)).implode()
+    return parts | {"train": train.filter(pl.col("learner").is_in(first))}
+
+
 def main() -> None:
     """Print answers per second side by side, and what the longest trained of each pair is worth."""
     if not (DATA / LOGS[LOG]).exists():
         print(f"tests.bench.padded: skipped, {DATA / LOGS[LOG]} is not there")
         return
     torch.set_num_threads(THREADS)
+    keep_freed()
     with tempfile.TemporaryDirectory() as folder:
-        parts = {name: read_parquet(uri) for name, uri in prepared(LOG, "N", Path(folder)).items()}
-    names = sorted({tuple(skills) for skills in parts["train"]["skills"].to_list()})
-    ids = {name: number for number, name in enumerate(names)}
-    some = parts["train"]["learner"].unique(maintain_order=True).head(LEARNERS).implode()
-    few = parts | {"train": parts["train"].filter(pl.col("learner").is_in(some))}
-    dkt, lstm = _beside("LSTM-200", Lstm(width=200), Dkt(len(ids), 200), parts, ids, 9)
-    _beside("attention 256x2", Attention(width=256), Masked(len(ids), 256), few, ids, 3)
-    _worth(dkt, lstm, parts, ids)
+        uris = prepared(LOG, "N", Path(folder))
+        theirs = Apart("LSTM-200", uris, None)
+        lstm = _beside("LSTM-200", Lstm(width=200), theirs, _read(uris, None), 9)
+        _worth(theirs, lstm, read_parquet(uris["test"]))
+        theirs.end()
+        theirs = Apart("attention 256x2", uris, LEARNERS)
+        _beside("attention 256x2", Attention(width=256), theirs, _read(uris, LEARNERS), 4)
+        theirs.end()
 
 
 def _beside(
-    name: str,
-    spec: Any,
-    other: Dkt | Masked,
-    parts: dict[str, pl.DataFrame],
-    ids: dict[tuple[str, ...], int],
-    epochs: int,
-) -> tuple[Toolkit, Artifact]:
+    name: str, spec: Any, theirs: Apart, parts: dict[str, pl.DataFrame], epochs: int
+) -> Artifact:
     """Train ours, an epoch of the other after each of its epochs, and print the ratio of speeds."""
-    theirs, data = Toolkit(other), Padded.of(parts["train"], ids)
     rates: list[tuple[float, float]] = []
 
     def say(_: State, figures: dict[str, float]) -> None:
-        rates.append((figures["rows_per_s"], theirs.epoch(data)))
+        rates.append((figures["rows_per_s"], theirs.asked("epoch")))
 
     words = KNOWLEDGE.vocabulary([parts["train"]])
     torch.manual_seed(0)
     network = spec.prepare([parts["train"]], words)
-    budget = replace(Budget(), epochs=epochs)
+    budget = replace(BUDGET, epochs=epochs)
     state = State.of(network, budget, Team())
     known, held_out = (KNOWLEDGE.examples(parts[n], words) for n in ("train", "validation"))
     run(state, Lesson(KNOWLEDGE, words, known, held_out, budget, seed=0), Team(), say)
@@ -259,21 +309,14 @@ def _beside(
         f"({ours:,.0f} / {padded:,.0f})",
         flush=True,
     )
-    return theirs, Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
+    return Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
 
 
-def _worth(
-    theirs: Toolkit,
-    model: Artifact,
-    parts: dict[str, pl.DataFrame],
-    ids: dict[tuple[str, ...], int],
-) -> None:
+def _worth(theirs: Apart, model: Artifact, test: pl.DataFrame) -> None:
     """Print both AUCs on the test answers that the other predicts."""
-    data = {name: Padded.of(table, ids) for name, table in parts.items()}
-    more = theirs.learn(data["train"], data["validation"])
-    rows, chances = theirs.told(data["test"])
-    truth = (parts["test"]["correct"].to_numpy()[rows] > 0.5).astype(np.float64)
-    own = np.concatenate(predict(model, KNOWLEDGE.examples(parts["test"], model.vocabulary)))
+    more, rows, chances = theirs.asked("worth")
+    truth = (test["correct"].to_numpy()[rows] > 0.5).astype(np.float64)
+    own = np.concatenate(predict(model, KNOWLEDGE.examples(test, model.vocabulary)))
     mine, other = (
         prepared_auc(truth, one.astype(np.float64))(np.ones(len(rows)))
         for one in (own[rows], chances)

@@ -58,7 +58,10 @@ class Questions:
 
 @dataclass(frozen=True)
 class Batch:
-    """Histories of B learners, right-padded to T steps and K skills per answer."""
+    """Histories of at most B learners, right-padded to T steps and K skills per answer.
+
+    B, T and Q are `rounded`.
+    """
 
     items: Tensor  # (B, T) int64; padding holds 0
     skills: Tensor  # (B, T, K) int64; padding holds 0
@@ -68,6 +71,7 @@ class Batch:
     # (B, T, C) float32; causal count features, of strictly earlier answers, and 0 where questions
     # are asked: they have their own
     counts: Tensor
+    learners: int  # the first rows, which hold an example each; those below them are padding
     questions: Questions | None = None  # where there are some, they alone are predicted, (B, Q)
 
 
@@ -76,6 +80,16 @@ def cost(example: History | Asked) -> int:
     if isinstance(example, Asked):
         return len(example.history.items) + len(example.items)
     return len(example.items)
+
+
+def rounded(size: int) -> int:
+    """The least size of a grid, eight to each doubling above eight, that is not below `size`.
+
+    A kernel is made for each shape it meets, which can take longer than its use. On a grid
+    shapes come again, for some 6 % more padding each way.
+    """
+    step: int = 1 << max(0, (size - 1).bit_length() - 4)
+    return -(-size // step) * step
 
 
 def examples(table: pl.DataFrame, vocabulary: Vocabulary) -> list[History]:
@@ -115,7 +129,7 @@ def collate(examples: Sequence[History] | Sequence[Asked], vocabulary: Vocabular
     assert answers.items.max(initial=0) < len(vocabulary.items) + 2, "ids of another vocabulary"
     where = (answers.learner, answers.step)
     # Where nobody has answered anything there is a step of padding, so that no tensor is empty.
-    shape = (len(histories), max(1, int(lengths.max())))
+    shape = (rounded(len(histories)), rounded(max(1, int(lengths.max()))))
     scored = np.concatenate([h.scored for h in histories])
     return Batch(
         items=_padded(answers.items, where, shape),
@@ -126,6 +140,7 @@ def collate(examples: Sequence[History] | Sequence[Asked], vocabulary: Vocabular
         counts=torch.zeros(*shape, len(COLUMNS))
         if asked
         else _padded(causal_counts(answers), where, shape),
+        learners=len(histories),
         questions=_questions(asked, answers, lengths) if asked else None,
     )
 
@@ -146,7 +161,7 @@ def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int
         owner=np.repeat(np.arange(total), skill_counts),
     )
     where = (learner, np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes))
-    shape = (len(asked), int(sizes.max()))
+    shape = (rounded(len(asked)), rounded(int(sizes.max())))
     return Questions(
         items=_padded(questions.items, where, shape),
         skills=_padded_sets(questions, where, shape),
@@ -159,7 +174,7 @@ def outcomes(logits: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
     """Probabilities of a correct answer of each example, in order: what is asked, or scored."""
     chosen = batch.scored if batch.questions is None else batch.questions.mask
     flat = torch.sigmoid(logits.detach().float())[chosen].cpu().numpy()
-    ends = chosen.sum(dim=1).cumsum(dim=0).tolist()
+    ends = chosen[: batch.learners].sum(dim=1).cumsum(dim=0).tolist()
     return [flat[i:j] for i, j in zip([0, *ends[:-1]], ends, strict=True)]
 
 

@@ -156,6 +156,7 @@ def _rows(table: pl.DataFrame, vocabulary: Vocabulary, module: LogisticModule) -
         starts = np.arange(len(ids) + 1) * ids.shape[1]
         part = (values.ravel().astype(np.float64), ids.ravel().astype(np.int32), starts)
         told.append(csr_array(part, shape=(len(ids), len(module.terms))))
+        told[-1].eliminate_zeros()
         correct.append(batch.correct[batch.scored].double().numpy())
     return _Rows(vstack(told, format="csr"), np.concatenate(correct))
 
