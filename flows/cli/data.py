@@ -118,6 +118,30 @@ def diff(before: Name, after: Name, json: AsJson = False) -> None:
             _pieces(name, pieces)
 
 
+@data.command()
+def pseudonyms(
+    roster: Annotated[Path, typer.Argument(help="A CSV or Parquet file that lists learners.")],
+    out: Annotated[Path, typer.Option("--out", help="CSV file to write, which must be new.")],
+    column: Annotated[
+        str | None, typer.Option("--column", help="Which column names them; else the first.")
+    ] = None,
+) -> None:
+    """Write a list of learners with their pseudonyms, to find whom scores are about."""
+    from ray_jobs import store
+    from ray_jobs.data.roster import read, with_pseudonyms
+    from ray_jobs.privacy import load_key
+
+    found, name = read(roster, column)
+    told = with_pseudonyms(found, name, load_key(_installation().key_file, make=False))
+    if out.exists():
+        raise UsageError(f"{out} is there already; name a new file")
+    try:
+        store.write_secret(out, told.write_csv())
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error}; name another place") from error
+    console.say(f"{len(told)} learners in {out}, which names people: keep it as you keep the list")
+
+
 def _write_bad_rows(snapshot: Snapshot, at: Settings, path: Path) -> None:
     import polars as pl
 

@@ -1,0 +1,144 @@
+"""How near the networks come to the best that can be known: `python -m tests.bench.ceiling`.
+
+Learners of a simulated district that no network has seen: every answer is predicted by a
+network, and by the Bayes filter that knows items and laws and sees the same histories. Then
+what each says of the skill that a learner was to practise next, against the truth.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from ray_jobs.artifact import Artifact
+from ray_jobs.families import family, recipe
+from ray_jobs.families.knowledge import bayes, mastery
+from ray_jobs.families.knowledge.sample import SCHOOL
+from ray_jobs.families.knowledge.simulator import simulate
+from ray_jobs.families.knowledge.world import Truth
+from ray_jobs.metrics.binary import prepared_auc
+from ray_jobs.predictor import predict
+from ray_jobs.training.allocator import keep_freed
+from ray_jobs.training.loop import Lesson, State, run
+from ray_jobs.training.team import Team
+
+KNOWLEDGE = family("knowledge")
+DISTRICT = replace(SCHOOL, learners=12_000)
+TOLD_OF = 1_000  # learners; all others are learnt from, or validated with
+RECIPES = ("knowledge", "knowledge-best")
+SEEDS = (0, 1, 2)
+
+Floats = NDArray[np.float64]
+
+
+def main() -> None:
+    """Print a line for each seed of the world and recipe."""
+    torch.set_num_threads(2)
+    keep_freed()
+    for seed in SEEDS:
+        with tempfile.TemporaryDirectory() as folder:
+            truth = simulate(replace(DISTRICT, seed=seed), Path(folder))
+        table = truth.table()
+        test = table.filter(pl.col("bucket") < TOLD_OF)
+        best = bayes.filtered(truth, test)
+        before, abilities = _to_practise(truth, test)
+        known = _ranked(_by_filter(truth, before), abilities)
+        for name in RECIPES:
+            model = trained(name, table.filter(pl.col("bucket") >= TOLD_OF))
+            told = np.concatenate(predict(model, KNOWLEDGE.examples(test, model.vocabulary)))
+            auc, ceiling = (_auc(test, one) for one in (told.astype(np.float64), best))
+            found = _ranked(_by_model(model, before), abilities)
+            print(
+                f"world {seed}, {name}: AUC {auc:.4f}, of the filter {ceiling:.4f} "
+                f"({auc - ceiling:+.4f}) on {len(test):,} answers; Spearman of mastery with the "
+                f"truth {found:.3f}, of the filter {known:.3f} ({found / known:.3f} of it) on "
+                f"{len(abilities):,} learners",
+                flush=True,
+            )
+
+
+def trained(name: str, table: pl.DataFrame) -> Artifact:
+    """A recipe's network, validated on every tenth learner."""
+    asked = recipe(name)
+    spec: Any = asked.spec
+    held_out = pl.col("bucket") % 10 == 0
+    parts = table.filter(~held_out), table.filter(held_out)
+    words = KNOWLEDGE.vocabulary([parts[0]])
+    known, validation = (KNOWLEDGE.examples(part, words) for part in parts)
+    torch.manual_seed(0)
+    state = State.of(spec.prepare([parts[0]], words), asked.budget, Team())
+    lesson = Lesson(KNOWLEDGE, words, known, validation, asked.budget, seed=0)
+    run(state, lesson, Team(), lambda *_: None)
+    state.module.load_state_dict(state.best)
+    return Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
+
+
+def _to_practise(truth: Truth, test: pl.DataFrame) -> tuple[pl.DataFrame, Floats]:
+    """The answers before each learner's last one in a lone skill practised before, with that skill.
+
+    Also what the learner could do in truth just then, in logits.
+    """
+    skill = pl.col("skills").list.first()
+    rows = test.with_columns(
+        truth=truth.answers.filter(pl.col("learner").is_in(test["learner"].unique().implode()))[
+            "probability"
+        ],
+        step=pl.int_range(pl.len()).over("learner"),
+        practised=skill.cum_count().over("learner", skill),
+    )
+    last = (
+        rows.filter(pl.col("skills").list.len() == 1, pl.col("practised") > 1)
+        .group_by("learner", maintain_order=True)
+        .last()
+        .select("learner", "truth", "item", until="step", next=skill)
+    )
+    number = {item: i for i, item in enumerate(truth.items)}
+    at = last["item"].replace_strict(number, return_dtype=pl.Int64).to_numpy()
+    odds = 2.0 * np.arctanh(2.0 * last["truth"].to_numpy() - 1.0)
+    before = rows.join(last.select("learner", "until", "next"), on="learner", maintain_order="left")
+    before = before.filter(pl.col("step") < pl.col("until"))
+    return before, truth.difficulty[at] + odds / truth.discrimination[at]
+
+
+def _next(before: pl.DataFrame) -> pl.DataFrame:
+    return before.group_by("learner", maintain_order=True).agg(skill=pl.col("next").first())
+
+
+def _by_filter(truth: Truth, before: pl.DataFrame) -> Floats:
+    found = bayes.mastery(truth, before.select(truth.table().columns))
+    long = found.unpivot(index="learner", variable_name="skill", value_name="level")
+    return _levels(before, long)
+
+
+def _by_model(model: Artifact, before: pl.DataFrame) -> Floats:
+    return _levels(before, mastery.table(model, before))
+
+
+def _levels(before: pl.DataFrame, long: pl.DataFrame) -> Floats:
+    joined = _next(before).join(long, on=("learner", "skill"), how="left", maintain_order="left")
+    assert joined["level"].null_count() == 0
+    return joined["level"].cast(pl.Float64).to_numpy()
+
+
+def _ranked(told: Sequence[float] | Floats, truth: Floats) -> float:
+    """Spearman's correlation."""
+    pairs = pl.DataFrame({"told": told, "truth": truth})
+    found: float = pairs.select(pl.corr("told", "truth", method="spearman")).item()
+    return found
+
+
+def _auc(test: pl.DataFrame, chances: Floats) -> float:
+    right = test["correct"].cast(pl.Float64).to_numpy()
+    return float(prepared_auc(right, chances)(np.ones(len(right))))
+
+
+if __name__ == "__main__":
+    main()
