@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from mlflow.tracking import MlflowClient
 from prefect import task
 
-from ray_jobs import scoring
+from ray_jobs import manifest, scoring, store
 from ray_jobs.cluster import Cluster
 from ray_jobs.data.clean import CleanTable
+from ray_jobs.recipe import as_dict
 from ray_jobs.scoring import Scoring
 from ray_jobs.serving.release import Release
+from tasks import connection, provenance, tracking
+from tasks.record import Registry
 from tasks.retry import RETRIES
 from tasks.run import Run
 
@@ -28,16 +34,62 @@ def score(
     known = scoring.known(asked)
     if known is not None:
         return known, True
-    cluster()
-    rows = scoring.run(asked, run.family.group, scoring.on_ray(asked))
-    report = {
-        "service": release.service,
-        "version": release.version,
-        "lineage": release.lineage,
-        "digest": release.digest,
-        "data": {"digest": table.digest, **table.counts},
-        "out": out,
-        "rows": rows,
-    }
+    mlflow = Registry.at(run.settings)
+    with connection.answering(mlflow.uri), recorded(mlflow.client, run, release, asked) as run_id:
+        begin = time.perf_counter()
+        cluster()
+        rows = scoring.run(asked, run.family.group, scoring.on_ray(asked))
+        report = {
+            "service": release.service,
+            "version": release.version,
+            "lineage": release.lineage,
+            "digest": release.digest,
+            "data": {"digest": table.digest, **table.counts},
+            "out": out,
+            "rows": rows,
+            "run_id": run_id,
+        }
+        figures = {f"rows/{name}": float(count) for name, count in rows.items()}
+        figures["seconds"] = time.perf_counter() - begin
+        tracking.log_once(mlflow.client, run_id, figures)
+        tracking.log_json(mlflow.client, run_id, scoring.REPORT, report)
+        mlflow.client.set_tag(run_id, "data_digest", table.digest)
     scoring.finish(asked, report)
     return report, False
+
+
+@contextmanager
+def recorded(client: MlflowClient, run: Run, release: Release, asked: Scoring) -> Iterator[str]:
+    """A run of MLflow for one scoring, in the experiment of the service; the same when repeated.
+
+    It ends as what is done within does, and says why where that failed.
+    """
+    service = release.service
+    scoring_id = f"score-{manifest.digest([asked.plan, release.version, asked.out])[:32]}"
+    run_id = tracking.open_run(
+        client,
+        service=service,
+        lineage=scoring_id,
+        name=f"score-by-version-{release.version}",
+        artifacts=store.join(run.store, "mlflow"),
+        params={
+            "version": release.version,
+            "version_lineage": release.lineage,
+            "data": run.recipe.data,
+            "out": asked.out,
+            "columns": as_dict(run.recipe)["columns"],
+        },
+        tags={
+            "kind": "score",
+            "family": release.family,
+            "service": service,
+            "version_lineage": release.lineage,
+            **provenance.flow_tags(),
+        },
+    )
+    try:
+        yield run_id
+    except BaseException as error:
+        tracking.close_run(client, run_id, error=str(error) or type(error).__name__)
+        raise
+    tracking.close_run(client, run_id)

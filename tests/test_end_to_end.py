@@ -106,6 +106,8 @@ def test_a_script_that_knows_only_mlflow_loads_the_champion(
 def test_a_whole_log_is_scored_by_the_champion_and_no_row_twice(
     here: Installation, first: dict[str, Any]
 ) -> None:
+    from mlflow.tracking import MlflowClient
+
     out = here.home.parent / "scores"
     command = ("score", "knowledge-smoke", "--data", str(here.data), "--out", str(out))
     assert f"version {first['version']}" in here.lyceum(*command)
@@ -118,6 +120,11 @@ def test_a_whole_log_is_scored_by_the_champion_and_no_row_twice(
     assert len(told) == report["rows"]["predictions"] == first["data"]["kept"]
     assert told["probability"].is_between(0, 1).all()
     assert len(pl.read_parquet(out / "mastery")) == report["rows"]["mastery"] > 0
+    scored = MlflowClient(here.status()["mlflow_tracking_uri"]).get_run(report["run_id"])
+    assert scored.info.status == "FINISHED"
+    assert scored.data.metrics["rows/mastery"] == report["rows"]["mastery"]
+    assert scored.data.tags["version_lineage"] == first["lineage"]
+    assert scored.data.params["out"] == str(out)
     assert "score: done" in here.lyceum(*command)
     assert json.loads((out / "score.json").read_text()) == report
     nobody = here.lyceum("score", "nobody", *command[2:], status=2)
