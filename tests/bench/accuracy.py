@@ -33,6 +33,7 @@ from ray_jobs.families import family, recipe
 from ray_jobs.families.knowledge.table import PROTOCOLS
 from ray_jobs.predictor import predict
 from ray_jobs.settings import Settings
+from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
 from tasks.prepare import clean, ingest, split
@@ -132,6 +133,7 @@ def _figure(models: list[Made], name: str) -> str:
 def train(splits: dict[str, str], name: str, seed: int, out: str) -> None:
     """Train one model, keep what it says of the test split, and print what it cost."""
     torch.set_num_threads(2)
+    keep_freed()
     asked = recipe(name)
     parts = {part: read_parquet(uri) for part, uri in splits.items()}
     words = KNOWLEDGE.vocabulary([parts["train"]])
