@@ -228,6 +228,7 @@ def test_a_follower_that_is_interrupted_stops_its_job(
     assert status == JobStatus.STOPPED
 
 
+@pytest.mark.slow
 def test_what_cannot_succeed_is_not_tried_again(
     dashboard: str, splits: Path, tmp_path: Path
 ) -> None:
