@@ -50,7 +50,7 @@ class Question(nn.Module):
 
     def _skills(self, skills: Tensor) -> Tensor:
         """The sum of the vectors of each set, (B, T, width), at one go."""
-        sets = skills.view(-1, skills.shape[-1])
+        sets = skills.flatten(0, -2)
         summed = embedding_bag(sets, self.skill.weight, mode="sum", padding_idx=PADDING)
         return summed.view(*skills.shape[:-1], -1)
 
