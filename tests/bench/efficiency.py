@@ -24,6 +24,7 @@ from ray_jobs.families.knowledge.networks import Attention, Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.recipe import Budget, Resources, as_dict
 from ray_jobs.training import events
+from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import State, run
 from ray_jobs.training.splits import Splits
@@ -156,8 +157,9 @@ def alone_at_once(asked: Iterable[TrainJob]) -> list[list[events.Event]]:
 
 
 def bare(uri: str) -> None:
-    """The loop alone, without Ray, and without anything it reports being kept."""
+    """The loop alone, as a worker sets its process up, without Ray, and nothing reported kept."""
     torch.set_num_threads(1)
+    keep_freed()
     asked = TrainJob.load(uri)
     splits = Splits.of(asked)
     state = State.of(splits.spec.build(splits.vocabulary), asked.budget, Team())
