@@ -87,6 +87,7 @@ def test_it_ends_with_a_command_that_fails_or_is_told_to_stop(tmp_path: Path) ->
     assert servers(found["url"]) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_command_left_is_found_by_the_next(tmp_path: Path) -> None:
     process = command(tmp_path, "time.sleep(300)")
     found = told(process)
