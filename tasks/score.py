@@ -35,7 +35,10 @@ def score(
     if known is not None:
         return known, True
     mlflow = Registry.at(run.settings)
-    with connection.answering(mlflow.uri), recorded(mlflow.client, run, release, asked) as run_id:
+    with (
+        connection.answering(mlflow.uri),
+        recorded(mlflow.client, run, release=release, table=table, asked=asked) as run_id,
+    ):
         begin = time.perf_counter()
         cluster()
         rows = scoring.run(asked, run.family.group, scoring.on_ray(asked))
@@ -53,13 +56,14 @@ def score(
         figures["seconds"] = time.perf_counter() - begin
         tracking.log_once(mlflow.client, run_id, figures)
         tracking.log_json(mlflow.client, run_id, scoring.REPORT, report)
-        mlflow.client.set_tag(run_id, "data_digest", table.digest)
     scoring.finish(asked, report)
     return report, False
 
 
 @contextmanager
-def recorded(client: MlflowClient, run: Run, release: Release, asked: Scoring) -> Iterator[str]:
+def recorded(
+    client: MlflowClient, run: Run, *, release: Release, table: CleanTable, asked: Scoring
+) -> Iterator[str]:
     """A run of MLflow for one scoring, in the experiment of the service; the same when repeated.
 
     It ends as what is done within does, and says why where that failed.
@@ -81,6 +85,7 @@ def recorded(client: MlflowClient, run: Run, release: Release, asked: Scoring) -
         },
         tags={
             "kind": "score",
+            "data_digest": table.digest,
             "family": release.family,
             "service": service,
             "version_lineage": release.lineage,

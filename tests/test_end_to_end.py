@@ -217,7 +217,6 @@ class Client(threading.Thread):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_service_answers_throughout_its_own_retraining_and_swap(
     here: Installation, first: dict[str, Any]
 ) -> None:

@@ -73,6 +73,13 @@ def test_what_is_no_list_of_learners_is_refused(
     assert not (tmp_path / "found.csv").exists()
 
 
+def test_scores_given_for_a_list_are_refused(tmp_path: Path, key: Path) -> None:
+    load_key(key)
+    pl.DataFrame({"learner": ["a"], "skills": [["x"]]}).write_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(UsageError, match="lists in its column 'skills'"):
+        asked(tmp_path / "scores.parquet", "--out", tmp_path / "found.csv")
+
+
 def test_nothing_is_written_over_and_no_key_is_made_up(tmp_path: Path, key: Path) -> None:
     (tmp_path / "roster.csv").write_text("id\nu1\n")
     with pytest.raises(LyceumError, match="no key in"):

@@ -294,7 +294,6 @@ def test_a_first_version_that_fails_leaves_no_wreck(at: Installation, tmp_path: 
     assert deploy.live_version(f"{at.cluster.services}/geometry") is None
 
 
-@pytest.mark.slow
 def test_a_service_answers_while_its_successor_trains(
     at: Installation, live: Release, tmp_path: Path
 ) -> None:

@@ -139,7 +139,9 @@ def pseudonyms(
         store.write_secret(out, told.write_csv())
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error}; name another place") from error
-    console.say(f"{len(told)} learners in {out}, which names people: keep it as you keep the list")
+    console.say(
+        f"{len(told)} learners by column {name!r} in {out}; it names people: keep it as the list"
+    )
 
 
 def _write_bad_rows(snapshot: Snapshot, at: Settings, path: Path) -> None:

@@ -27,10 +27,13 @@ def read(path: Path, column: str | None) -> tuple[pl.DataFrame, str]:
             found = pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(f"{path}: {error}; expected a CSV or Parquet file of learners") from error
-    name = column or found.columns[0]
+    name = column or next(iter(found.columns), "")
     if name not in found.columns:
         there = ", ".join(found.columns)
         raise UsageError(f"{path} has no column {name!r}; there are {there}")
+    nested = [one for one, kind in found.schema.items() if kind.is_nested()]
+    if nested:
+        raise UsageError(f"{path} has lists in its column {nested[0]!r}; leave it out")
     if PSEUDONYM in found.columns:
         raise UsageError(f"{path} has a column {PSEUDONYM!r} already; rename it, or leave it out")
     return found, name

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,8 +26,7 @@ from ray_jobs.families.knowledge.world import Truth
 from ray_jobs.metrics.binary import prepared_auc
 from ray_jobs.predictor import predict
 from ray_jobs.training.allocator import keep_freed
-from ray_jobs.training.loop import Lesson, State, run
-from ray_jobs.training.team import Team
+from tests.taught_parts import learnt
 
 KNOWLEDGE = family("knowledge")
 DISTRICT = replace(SCHOOL, learners=12_000)
@@ -67,18 +65,8 @@ def main() -> None:
 
 def trained(name: str, table: pl.DataFrame) -> Artifact:
     """A recipe's network, validated on every tenth learner."""
-    asked = recipe(name)
-    spec: Any = asked.spec
-    held_out = pl.col("bucket") % 10 == 0
-    parts = table.filter(~held_out), table.filter(held_out)
-    words = KNOWLEDGE.vocabulary([parts[0]])
-    known, validation = (KNOWLEDGE.examples(part, words) for part in parts)
-    torch.manual_seed(0)
-    state = State.of(spec.prepare([parts[0]], words), asked.budget, Team())
-    lesson = Lesson(KNOWLEDGE, words, known, validation, asked.budget, seed=0)
-    run(state, lesson, Team(), lambda *_: None)
-    state.module.load_state_dict(state.best)
-    return Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
+    asked, held_out = recipe(name), pl.col("bucket") % 10 == 0
+    return learnt(asked.spec, table.filter(~held_out), table.filter(held_out), asked.budget)
 
 
 def _to_practise(truth: Truth, test: pl.DataFrame) -> tuple[pl.DataFrame, Floats]:

@@ -24,8 +24,7 @@ from ray_jobs.families.knowledge.api import VERBS
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import DAY_S, Truth, World, chance, faded, practised
 from ray_jobs.predictor import predict
-from ray_jobs.training.loop import Lesson, State, run
-from ray_jobs.training.team import Team
+from tests.taught_parts import learnt
 
 KNOWLEDGE = family("knowledge")
 LEARNERS, STEPS, OFFERED = 200, 20, 20
@@ -57,17 +56,8 @@ def main() -> None:
 def trained(truth: Truth) -> Artifact:
     """The demo's network, on the answers of all but every tenth learner."""
     asked, table = recipe("knowledge-demo"), truth.table()
-    spec: Any = asked.spec
     held_out = pl.col("bucket") % 10 == 0
-    parts = table.filter(~held_out), table.filter(held_out)
-    words = KNOWLEDGE.vocabulary([parts[0]])
-    known, validation = (KNOWLEDGE.examples(part, words) for part in parts)
-    torch.manual_seed(0)
-    state = State.of(spec.prepare([parts[0]], words), asked.budget, Team())
-    lesson = Lesson(KNOWLEDGE, words, known, validation, asked.budget, seed=0)
-    run(state, lesson, Team(), lambda *_: None)
-    state.module.load_state_dict(state.best)
-    return Artifact(KNOWLEDGE, spec, words, state.module.eval(), {}, digest="")
+    return learnt(asked.spec, table.filter(~held_out), table.filter(held_out), asked.budget)
 
 
 @dataclass
