@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ray_jobs.data.tables import parts, read_parquet
 from ray_jobs.errors import StoreError
-from ray_jobs.training import shards
+from ray_jobs.training import shards, splits
 from ray_jobs.training.shards import Shards
+from ray_jobs.training.splits import Splits
+from tests.bench import memory as bench
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,3 +161,43 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"cannot be kept in .*LYCEUM_HOME"):
         shards.local(tmp_path / "file" / "cache", "key", Example, Source(), cost)
+
+
+def test_no_part_of_a_split_is_held_while_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = bench.job(tmp_path, answers=400)
+    part = next(iter(parts(job.train)))
+    more = [part.replace("00000", f"0000{number}") for number in (1, 2)]
+    for copy in more:
+        shutil.copy(part, copy)
+    read: list[weakref.ref[Any]] = []
+
+    def spied(uri: str) -> Any:
+        assert [one() for one in read] == [None] * len(read)
+        table = read_parquet(uri)
+        read.append(weakref.ref(table))
+        return table
+
+    monkeypatch.setattr(splits, "read_parquet", spied)
+    lesson = Splits.of(job).lesson()
+    assert len(lesson.train) == 3 * 400 // bench.LENGTH
+    assert len(read) == 3 + 1
+
+
+def test_no_lot_of_examples_is_held_while_the_next_is_made(tmp_path: Path) -> None:
+    class Lot(list[Example]):
+        """A list that can be watched."""
+
+    made: list[weakref.ref[Lot]] = []
+
+    def lots() -> Iterator[Lot]:
+        for _ in range(3):
+            assert [one() for one in made] == [None] * len(made)
+            lot = Lot([example()])
+            made.append(weakref.ref(lot))
+            yield lot
+            del lot
+
+    shards.pack(tmp_path / "packed", lots(), cost)
+    assert len(made) == 3

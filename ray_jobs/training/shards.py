@@ -171,6 +171,7 @@ def pack(folder: Path, examples: Iterable[Sequence[Any]], cost: Callable[[Any], 
             start = int(ends[-1][-1]) if len(ends[-1]) else 0
             ends.append(start + _written(lot, layout, file))
             costs.append(np.fromiter(map(cost, lot), np.int64, len(lot)))
+            del lot  # before the next one is made
     np.save(half / ENDS, np.concatenate(ends))
     np.save(half / COSTS, np.concatenate(costs))
     about = {"fields": layout.fields if layout else []}

@@ -6,7 +6,7 @@ Every worker reads the rest itself, part by part, so nothing but URIs travels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,9 +86,11 @@ class Splits:
         shards.forget(self._cache, map(self._key, (self.job.train, self.job.validation)))
 
     def _local(self, uri: str) -> Shards:
-        def examples() -> Iterator[Any]:
-            for table in tables(uri):
-                yield self.family.examples(table, self.vocabulary)
+        def made(table: pl.DataFrame) -> Sequence[Any]:
+            return self.family.examples(table, self.vocabulary)
+
+        def examples() -> Iterator[Sequence[Any]]:
+            return map(made, tables(uri))  # a loop would hold a part until the next one is read
 
         record = self.family.example
         assert record is not None, f"{self.family.name} does not say what its examples are"

@@ -1,23 +1,25 @@
 """What a training worker holds: `python -m tests.bench.memory`.
 
-A log and one of four times its answers are learnt for an epoch, read from this
-node's disk and, for comparison, from memory; each in a process of its own.
+A log and one of four times its answers are learnt, read from this node's disk and, for
+comparison, from memory: an epoch of one after an epoch of the other, each in a process of
+its own, since how fast a machine is changes while one looks.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
+import os
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import orjson
 import polars as pl
 import psutil
 import torch
@@ -28,6 +30,7 @@ from ray_jobs.families import family
 from ray_jobs.families.knowledge.networks import Lstm
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.recipe import Budget, Resources, as_dict
+from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import State, run
 from ray_jobs.training.splits import Splits, tables
@@ -37,32 +40,48 @@ KNOWLEDGE = family("knowledge")
 ANSWERS = 600_000  # of the smaller log
 ITEMS, SKILLS, LENGTH = 2000, 100, 80
 SPEC = Lstm(width=64, neighbours=0)
-BUDGET = Budget(epochs=1, batch_cost=8192)
+EPOCHS = {1: 9, 4: 5}  # by the size of the log; in the first, kernels are chosen
+BUDGET = Budget(batch_cost=8192)
 MB = 2**20
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a training says of itself after an epoch."""
+
+    above: float  # MiB above idle, at most until now
+    rows_per_s: float  # of this epoch
 
 
 def main() -> None:
     """Print memory and speed, of either size and from either place, and their ratios."""
     with tempfile.TemporaryDirectory() as name:
-        jobs = {times: job(Path(name) / str(times), times * ANSWERS) for times in (1, 4)}
-        told = {
-            (times, place): measured(asked, place)
-            for times, asked in jobs.items()
-            for place in ("disk", "memory")
-        }
-    for (times, place), found in told.items():
-        print(
-            f"{times * ANSWERS:,} answers from {place}: {found['above']:.0f} MiB above idle, "
-            f"{found['rows_per_s']:,.0f} answers/s"
-        )
-    one, four = told[1, "disk"]["above"], told[4, "disk"]["above"]
+        told = {times: beside(Path(name) / str(times), times) for times in EPOCHS}
+    one, four = (told[times][-1][0].above for times in (1, 4))
     print(f"memory, four times the answers / one: {four / one:.2f} ({four:.0f} / {one:.0f} MiB)")
-    for times in (1, 4):
-        disk, memory = (told[times, place]["rows_per_s"] for place in ("disk", "memory"))
-        print(f"answers/s, disk / memory, {times * ANSWERS:,} answers: {disk / memory:.2f}")
+    for times, pairs in told.items():
+        ratios = [disk.rows_per_s / memory.rows_per_s for disk, memory in pairs]
+        print(
+            f"answers/s, disk / memory, {times * ANSWERS:,} answers: "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
-def job(folder: Path, answers: int) -> TrainJob:
+def beside(folder: Path, times: int) -> list[tuple[Told, Told]]:
+    """Epochs from disk and from memory in turn, without the first of each."""
+    uri = job(folder, times * ANSWERS, EPOCHS[times]).save()
+    with apart(uri, "disk", folder / "a") as disk, apart(uri, "memory", folder / "b") as memory:
+        pairs = [(disk(), memory()) for _ in range(EPOCHS[times])][1:]
+    for place, epochs in zip(("disk", "memory"), zip(*pairs, strict=True), strict=True):
+        print(
+            f"{times * ANSWERS:,} answers from {place}: {epochs[-1].above:.0f} MiB above idle, "
+            f"{statistics.median(one.rows_per_s for one in epochs):,.0f} answers/s",
+            flush=True,
+        )
+    return pairs
+
+
+def job(folder: Path, answers: int, epochs: int = 1) -> TrainJob:
     """A training of a log of so many answers, as the split stage would leave it."""
     for name, count in (("train", answers), ("validation", answers // 20)):
         for number, first in enumerate(range(0, count, SHARE_ROWS)):
@@ -77,7 +96,7 @@ def job(folder: Path, answers: int) -> TrainJob:
         output=str(folder / "output"),
         seed=0,
         workers=1,
-        budget=BUDGET,
+        budget=replace(BUDGET, epochs=epochs),
         resources=Resources(),
         about={},
     )
@@ -106,32 +125,46 @@ def some_answers(count: int, seed: int) -> pl.DataFrame:
     )
 
 
-def measured(asked: TrainJob, place: str) -> dict[str, float]:
-    """Train in a process of its own; its memory and its speed."""
-    command = [sys.executable, "-m", "tests.bench.memory", asked.save(), place]
-    with tempfile.TemporaryDirectory() as home:
-        done = subprocess.run(
-            command, env={"LYCEUM_HOME": home, "OMP_NUM_THREADS": "1"}, check=True,
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-    found: dict[str, float] = orjson.loads(done.stdout)
-    return found
+@contextmanager
+def apart(uri: str, place: str, home: Path) -> Iterator[Callable[[], Told]]:
+    """A training in a process of its own, which learns an epoch at each call."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(there, uri, place, str(home)))
+    process.start()
+    there.close()
+
+    def epoch() -> Told:
+        here.send(None)
+        told: Told = here.recv()
+        return told
+
+    yield epoch
+    here.close()
+    process.join()
 
 
-def work(uri: str, place: str) -> dict[str, float]:
-    """What a worker does, without Ray: memory above idle in MiB, and answers/s."""
+def _work(pipe: Connection, uri: str, place: str, home: str) -> None:
+    """What a worker does, without Ray: an epoch when it is asked for one."""
+    os.environ["LYCEUM_HOME"] = home
     torch.set_num_threads(1)
+    keep_freed()
     asked = TrainJob.load(uri)
-    told: list[dict[str, float]] = []
     idle = psutil.Process().memory_full_info().uss
     with peak() as uss:
         splits = Splits.of(asked)
         lesson = splits.lesson()
         if place == "memory":
             lesson = replace(lesson, train=list(lesson.train), validation=list(lesson.validation))
-        state = State.of(SPEC.build(splits.vocabulary), BUDGET, Team())
-        run(state, lesson, Team(), lambda _, figures: told.append(figures))
-    return {"above": (max(uss) - idle) / MB, "rows_per_s": told[-1]["rows_per_s"]}
+        state = State.of(SPEC.build(splits.vocabulary), asked.budget, Team())
+
+        def tell(done: State, figures: dict[str, float]) -> None:
+            pipe.send(Told((max(uss) - idle) / MB, figures["rows_per_s"]))
+            if done.epoch < asked.budget.epochs:
+                pipe.recv()
+
+        pipe.recv()
+        run(state, lesson, Team(), tell)
 
 
 @contextmanager
@@ -156,7 +189,4 @@ def peak() -> Iterator[list[int]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        sys.stdout.write(orjson.dumps(work(*sys.argv[1:])).decode())
-    else:
-        main()
+    main()
