@@ -17,7 +17,7 @@ from ray_jobs.training.submit import submit, wait
 from tests.cluster_parts import Nodes
 from tests.test_train_ray import answers, job
 
-EXACT = {"name": "lstm", "width": 16, "neighbours": 8, "dropout": 0.0, "blank": 0.0}
+EXACT = {"name": "lstm", "width": 16, "neighbours": 8, "dropout": 0.0, "blank": 0.0, "hint": 0.0}
 
 
 def splits_at(url: str, folder: Path, learners: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def batch() -> Batch:
 @pytest.fixture
 def network() -> BlendNetwork:
     torch.manual_seed(0)
-    made = Blend(**SMALL["blend"], dropout=0.0, blank=0.0).prepare([TABLE], VOCABULARY)
+    made = Blend(**SMALL["blend"], dropout=0.0, blank=0.0, hint=0.0).prepare([TABLE], VOCABULARY)
     assert isinstance(made, BlendNetwork)
     return made
 
@@ -65,7 +66,8 @@ def test_the_loss_of_one_network_is_the_plain_sum(network: BlendNetwork, batch: 
 
 
 def test_every_setting_reaches_the_members_that_have_it() -> None:
-    changed = Blend(width=24, layers=3, heads=3, block=5, neighbours=7, dropout=0.35, blank=0.15)
+    sizes: dict[str, Any] = {"width": 24, "layers": 3, "heads": 3, "block": 5, "neighbours": 7}
+    changed = Blend(**sizes, dropout=0.35, blank=0.15, hint=0.5)
     for member in (changed.recurrent, changed.attentive):
         for field in fields(member):
             assert getattr(member, field.name) == getattr(changed, field.name), field.name

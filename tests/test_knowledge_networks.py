@@ -310,7 +310,7 @@ def test_a_network_learns_which_items_are_hard_and_who_is_strong(name: str) -> N
 
 @pytest.fixture(params=["lstm", "attention"])
 def blanking(request: pytest.FixtureRequest) -> nn.Module:
-    return made(request.param, dropout=0.0, blank=1.0).train()
+    return made(request.param, dropout=0.0, blank=1.0, hint=0.0).train()
 
 
 def test_an_item_blanked_in_training_is_an_unseen_item_in_service(blanking: nn.Module) -> None:
@@ -322,7 +322,7 @@ def test_an_item_blanked_in_training_is_an_unseen_item_in_service(blanking: nn.M
 
 @pytest.mark.parametrize("name", ["lstm", "attention"])
 def test_without_dropout_and_blanks_training_and_service_predict_alike(name: str) -> None:
-    module = made(name, dropout=0.0, blank=0.0)
+    module = made(name, dropout=0.0, blank=0.0, hint=0.0)
     history = random_history(STEPS, 3)
     served = logits_of(module, [history])
     torch.testing.assert_close(logits_of(module.train(), [history]), served)

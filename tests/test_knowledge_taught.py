@@ -175,13 +175,12 @@ def risen(name: str) -> NDArray[np.float64]:
     return rises(taught(name), probes(PROBES))
 
 
-NOT_YET = "by seed 1.0 % to 2.8 % of the LSTM, attention 1.6 % to 3.8 %, the blend 1.2 % to 2.2 %"
-
-
 @each_network
-@pytest.mark.xfail(reason=NOT_YET)
 def test_one_more_right_answer_lowers_its_skills_in_hardly_any_case(name: str) -> None:
-    """The signs of a network are not bound, as those of the logistic regression are."""
+    """The signs of a network are not bound, as those of the logistic regression are.
+
+    Without a hint in training it is 1 to 4 of a hundred.
+    """
     assert (risen(name) < -ROUNDING).mean() < 0.02
 
 

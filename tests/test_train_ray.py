@@ -243,7 +243,8 @@ def test_what_cannot_succeed_is_not_tried_again(
 def test_a_sharded_job_that_is_killed_goes_on_and_learns_what_a_replicated_one_learns(
     dashboard: str, splits: Path, tmp_path: Path
 ) -> None:
-    exact = {"name": "attention", "width": 16, "neighbours": 8, "dropout": 0.0, "blank": 0.0}
+    exact = {"name": "attention", "width": 16, "neighbours": 8}
+    exact |= dict.fromkeys(("dropout", "blank", "hint"), 0.0)
     budget = Budget(epochs=EPOCHS, batch_cost=512, micro_cost=128)
     whole = job(splits, tmp_path / "whole", spec=exact, budget=budget)
     wait(whole, submit(whole, dashboard), dashboard, lambda _: None)

@@ -540,6 +540,8 @@ def be_a_worker(folder: Path) -> None:
     if team.leads:
         torch.save(state.module.state_dict(), folder / "together.pt")
         (folder / "told.json").write_text(json.dumps(told))
+    # Neither leaves while the other still talks to it: gloo aborts a process for that.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

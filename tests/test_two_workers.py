@@ -33,7 +33,7 @@ NETWORKS = [
 ]
 
 
-EXACT = {"width": 16, "dropout": 0.0, "blank": 0.0, "neighbours": 0}  # nothing random
+EXACT = {"width": 16, "dropout": 0.0, "blank": 0.0, "neighbours": 0, "hint": 0.0}  # nothing random
 
 
 def lesson(kind: str) -> Lesson:

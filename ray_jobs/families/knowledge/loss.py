@@ -6,6 +6,8 @@ same loss however the answers were divided among them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import polars as pl
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -26,11 +28,23 @@ def targets(table: pl.DataFrame, _vocabulary: Vocabulary) -> Array:
     return credit
 
 
-def loss(logits: Tensor, batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class Told:
+    """What a network says while it trains, where some of it has a price."""
+
+    logits: Tensor  # (B, T), or (M, B, T) of M networks side by side
+    penalty: Tensor  # scalar in nats, summed like the loss
+
+
+def loss(said: Tensor | Told, batch: Batch) -> Tensor:
     """Summed cross-entropy in nats over scored steps; partial credit is a soft target.
 
-    Of several networks side by side, logits (M, B, T), it is the mean of theirs.
+    Of several networks side by side, logits (M, B, T), it is the mean of theirs. In
+    training the price of what they should not say comes on top.
     """
+    if isinstance(said, Told):
+        return loss(said.logits, batch) + said.penalty
+    logits = said
     told = logits.reshape(-1, *batch.scored.shape)[:, batch.scored]  # (M, N)
     truth = batch.correct[batch.scored].expand_as(told)
     return binary_cross_entropy_with_logits(told, truth, reduction="sum") / len(told)

@@ -7,7 +7,7 @@ Attention is local to blocks, so that its cost is linear in the length.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
@@ -18,6 +18,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ray_jobs.errors import UsageError
 from ray_jobs.families.knowledge.batch import Batch, Questions
+from ray_jobs.families.knowledge.loss import Told
+from ray_jobs.families.knowledge.networks.hint import Probes, probes
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question, last
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
@@ -36,11 +38,12 @@ class Attention:
     neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
     dropout: float = 0.4
     blank: float = 0.1  # share of items blanked at each training step
+    hint: float = 2.0  # what a fall of mastery after a right answer costs, by logit; 0: nothing
 
     def __post_init__(self) -> None:
         """Raises UsageError for settings of which no network can be made."""
         within(self, width=(1, inf), layers=(1, inf), heads=(1, self.width), block=(1, inf))
-        within(self, neighbours=(0, inf), dropout=(0, 0.95), blank=(0, 1))
+        within(self, neighbours=(0, inf), dropout=(0, 0.95), blank=(0, 1), hint=(0, inf))
         if self.width % self.heads:
             raise UsageError(f"spec.width={self.width}: expected a multiple of heads, {self.heads}")
 
@@ -57,10 +60,11 @@ class Attention:
 
 
 class AttentionNetwork(nn.Module):
-    """Batch → logits (B, T), or (B, Q) of what is asked after it."""
+    """Batch → logits (B, T), or (B, Q) of what is asked after it; while it trains, `Told`."""
 
     def __init__(self, spec: Attention, vocabulary: Vocabulary) -> None:
         super().__init__()
+        self.hint = spec.hint
         self.question = Question(
             vocabulary,
             width=spec.width,
@@ -73,15 +77,32 @@ class AttentionNetwork(nn.Module):
         self.dropout = Dropout(spec.dropout)
         self.head = Head(spec.width, spec.dropout)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor | Told:
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
         state = self.answered(asked, batch)
+        drawn = probes(batch) if self.training and self.hint else None
+        look = None if drawn is None else self._look(drawn, asked, state)
         for layer in self.layers:
-            state = layer(asked, state)
+            state, look = layer(asked, state, look)
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
-        return logits
+        if drawn is None or look is None:
+            return logits
+        difficulty = self.question.difficulty(drawn.questions.items).squeeze(-1)
+        levels = self.head(look.state, look.asked, difficulty, drawn.questions.counts, whole=True)
+        return Told(logits, drawn.penalty(levels, self.hint))
+
+    def _look(self, drawn: Probes, asked: Tensor, state: Tensor) -> Look:
+        """What is asked of some learners at some steps, before any layer."""
+        rows, steps = drawn.rows, drawn.steps
+        return Look(
+            asked=self.question.vectors(drawn.questions.items, drawn.questions.skills),
+            state=state[rows, steps].unsqueeze(1),
+            before=pad(asked, (0, 0, 1, 0))[rows, steps],
+            rows=rows,
+            steps=steps,
+        )
 
     def ask(self, batch: Batch, questions: Questions) -> Tensor:
         """Logits (B, Q): each history is read once, whatever is asked."""
@@ -95,7 +116,7 @@ class AttentionNetwork(nn.Module):
             near = layer.near(met, steps, batch.mask.sum(dim=1))
             state = layer.ask(asked, state, before, near)
             if layer is not self.layers[-1]:
-                steps = layer(met, steps)
+                steps, _ = layer(met, steps)
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
         return logits
 
@@ -123,30 +144,46 @@ class Layer(nn.Module):
 
     bias: Tensor  # (H, C, 2C); -inf for what lies ahead
 
-    def forward(self, asked: Tensor, state: Tensor) -> Tensor:
-        """Vectors (B, T, width) that hold, at step t, answers before t only."""
+    def forward(
+        self, asked: Tensor, state: Tensor, look: Look | None = None
+    ) -> tuple[Tensor, Look | None]:
+        """Vectors (B, T, width) that hold, at step t, answers before t only; and a look among them.
+
+        What is looked at passes with nothing dropped.
+        """
         normed = self.norm(state)
         query = self._split(self.query(torch.cat([asked, normed], dim=-1)))
         # A key is the question that was answered, so it is shifted like the answer.
         key, value = self._told(pad(asked, (0, 0, 1, 0))[:, :-1], normed)
-        return self._read(state, block_attention(query, key, value, self.bias))
+        after = self._read(state, block_attention(query, key, value, self.bias))
+        if look is None:
+            return after, None
+        near = self._near(key, value, look.rows, look.steps)
+        seen = self.ask(look.asked, look.state, look.before, near, whole=True)
+        return after, replace(look, state=seen)
 
     def near(self, met: Tensor, state: Tensor, lengths: Tensor) -> Near:
         """What a question after each history may look at: its last steps, up to two blocks."""
         key, value = self._told(pad(met, (0, 0, 1, 0))[:, :-1], self.norm(state))
+        return self._near(key, value, torch.arange(len(lengths), device=met.device), lengths)
+
+    def _near(self, key: Tensor, value: Tensor, rows: Tensor, lengths: Tensor) -> Near:
+        """Of keys and values (B, H, T, width / H): what those `rows` have seen after `lengths`."""
         block = self.bias.shape[1]
         first = (lengths.div(block, rounding_mode="floor") - 1).clamp(min=0) * block
-        step = first[:, None] + torch.arange(2 * block, device=met.device)  # (B, W)
+        reach = torch.arange(min(2 * block, key.shape[2]), device=key.device)
+        step = first[:, None] + reach  # (N, W)
         distance = lengths[:, None] - step
         ahead = (distance <= 0)[:, None, None]
         slopes = -self.bias[:, 0, block - 1, None, None]  # at a distance of one step
         far = (slopes * distance[:, None, None]).masked_fill(ahead, inf)
-        at = step.clamp(max=key.shape[2] - 1)[:, None, :, None].expand(
-            -1, self.heads, -1, key.shape[-1]
-        )
-        return Near(key.gather(2, at), value.gather(2, at), -far)
+        at = rows[:, None], step.clamp(max=key.shape[2] - 1)
+        key, value = (x.transpose(1, 2)[at].transpose(1, 2) for x in (key, value))
+        return Near(key, value, -far)
 
-    def ask(self, asked: Tensor, state: Tensor, before: Tensor, near: Near) -> Tensor:
+    def ask(
+        self, asked: Tensor, state: Tensor, before: Tensor, near: Near, *, whole: bool = False
+    ) -> Tensor:
         """Vectors (B, Q, width) of questions that see the steps before them and themselves."""
         normed = self.norm(state)
         query = self._split(self.query(torch.cat([asked, normed], dim=-1)))
@@ -157,7 +194,7 @@ class Layer(nn.Module):
         itself = (query * own_key).sum(dim=-1, keepdim=True) * scale
         share = torch.cat([seen, itself], dim=-1).softmax(dim=-1)
         read = share[..., :-1] @ near.value + share[..., -1:] * own_value
-        return self._read(state, read)
+        return self._read(state, read, whole=whole)
 
     def _told(self, answered: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, T, width / H)."""
@@ -165,15 +202,31 @@ class Layer(nn.Module):
         key, value = (self._split(x) for x in both.chunk(2, dim=-1))
         return key, value
 
-    def _read(self, state: Tensor, read: Tensor) -> Tensor:
+    def _read(self, state: Tensor, read: Tensor, *, whole: bool = False) -> Tensor:
         """The state after what was read (B, H, T, width / H)."""
-        state = state + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
+        read = self.out(read.transpose(1, 2).flatten(2))
+        if whole:
+            norm, wide, bent, _, narrow = self.inner
+            state = state + read
+            return state + narrow(bent(wide(norm(state))))  # type: ignore[no-any-return]
+        state = state + self.dropout(read)
         result: Tensor = state + self.dropout(self.inner(state))
         return result
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, width) to (B, H, T, width / H)."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is asked of N learners at some step, on its way through the layers."""
+
+    asked: Tensor  # (N, 1, width)
+    state: Tensor  # (N, 1, width)
+    before: Tensor  # (N, width) the question that was answered last
+    rows: Tensor  # (N,) int64: who is asked
+    steps: Tensor  # (N,) int64: how many answers are seen
 
 
 @dataclass(frozen=True)

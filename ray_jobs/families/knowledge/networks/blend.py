@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_jobs.families.knowledge.batch import Batch
+from ray_jobs.families.knowledge.loss import Told
 from ray_jobs.families.knowledge.networks.attention import Attention, AttentionNetwork
 from ray_jobs.families.knowledge.networks.lstm import Lstm, LstmNetwork
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
@@ -33,6 +34,7 @@ class Blend:
     neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
     dropout: float = 0.4
     blank: float = 0.1  # share of items blanked at each training step
+    hint: float = 2.0  # what a fall of mastery after a right answer costs, by logit; 0: nothing
 
     def __post_init__(self) -> None:
         """Raises UsageError for settings of which no network can be made."""
@@ -61,14 +63,18 @@ class Blend:
 
 
 class BlendNetwork(nn.Module):
-    """Batch → logits (B, T), or (B, Q); while it trains, those of each member, (2, B, T)."""
+    """Batch → logits (B, T), or (B, Q); while it trains, `Told` of each member, (2, B, T)."""
 
     def __init__(self, spec: Blend, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.recurrent = LstmNetwork(spec.recurrent, vocabulary)
         self.attentive = AttentionNetwork(spec.attentive, vocabulary)
 
-    def forward(self, batch: Batch) -> Tensor:
-        logits = torch.stack([self.recurrent(batch), self.attentive(batch)])
+    def forward(self, batch: Batch) -> Tensor | Told:
+        said = [self.recurrent(batch), self.attentive(batch)]
+        hinted = [one for one in said if isinstance(one, Told)]
+        logits = torch.stack([one.logits if isinstance(one, Told) else one for one in said])
         # Each learns from its own errors: one that leant on the other would add nothing to it.
+        if hinted:
+            return Told(logits, torch.stack([one.penalty for one in hinted]).mean())
         return logits if self.training else logits.mean(dim=0)

@@ -15,6 +15,8 @@ import polars as pl
 from torch import Tensor, nn
 
 from ray_jobs.families.knowledge.batch import Batch, Questions
+from ray_jobs.families.knowledge.loss import Told
+from ray_jobs.families.knowledge.networks.hint import Probes, probes
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question, last
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
@@ -30,10 +32,18 @@ class Lstm:
     neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
     dropout: float = 0.4
     blank: float = 0.1  # share of items blanked at each training step
+    hint: float = 2.0  # what a fall of mastery after a right answer costs, by logit; 0: nothing
 
     def __post_init__(self) -> None:
         """Raises UsageError for settings of which no network can be made."""
-        within(self, width=(1, inf), neighbours=(0, inf), dropout=(0, 0.95), blank=(0, 1))
+        within(
+            self,
+            width=(1, inf),
+            neighbours=(0, inf),
+            dropout=(0, 0.95),
+            blank=(0, 1),
+            hint=(0, inf),
+        )
 
     def build(self, vocabulary: Vocabulary) -> nn.Module:
         """A network of the right shape, to be trained or loaded."""
@@ -48,10 +58,11 @@ class Lstm:
 
 
 class LstmNetwork(nn.Module):
-    """Batch → logits (B, T), or (B, Q) of what is asked after it."""
+    """Batch → logits (B, T), or (B, Q) of what is asked after it; while it trains, `Told`."""
 
     def __init__(self, spec: Lstm, vocabulary: Vocabulary) -> None:
         super().__init__()
+        self.hint = spec.hint
         self.question = Question(
             vocabulary,
             width=spec.width,
@@ -64,13 +75,24 @@ class LstmNetwork(nn.Module):
         self.dropout = Dropout(spec.dropout)
         self.head = Head(spec.width, spec.dropout)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor | Told:
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
         state, _ = self.memory(self.answered(asked, batch))
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
-        return logits
+        if not self.training or self.hint == 0.0:
+            return logits
+        return Told(logits, self._penalty(state, probes(batch)))
+
+    def _penalty(self, state: Tensor, drawn: Probes) -> Tensor:
+        """What falls of mastery cost, with nothing dropped but from what was answered."""
+        seen, asked = state[drawn.rows, drawn.steps].unsqueeze(1), drawn.questions
+        vectors = self.question.vectors(asked.items, asked.skills)
+        difficulty = self.question.difficulty(asked.items).squeeze(-1)
+        return drawn.penalty(
+            self.head(seen, vectors, difficulty, asked.counts, whole=True), self.hint
+        )
 
     def ask(self, batch: Batch, questions: Questions) -> Tensor:
         """Logits (B, Q): each history is read once, whatever is asked."""

@@ -41,18 +41,22 @@ class Question(nn.Module):
     def forward(self, batch: Batch | Questions) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors of what is asked (B, T, width), difficulties (B, T), counts (B, T, C)."""
         items, counts = self._blanked(batch.items, batch.counts)
-        known = (batch.skills != PADDING).sum(dim=-1, keepdim=True).clamp(min=1)
-        vectors = self._skills(batch.skills) / known + self.item(items)
+        asked = self.dropout(self.vectors(items, batch.skills))
+        return asked, self.difficulty(items).squeeze(-1), counts
+
+    def vectors(self, items: Tensor, skills: Tensor) -> Tensor:
+        """Of items (B, T) with skills (B, T, K), as they are: (B, T, width)."""
+        known = (skills != PADDING).sum(dim=-1, keepdim=True).clamp(min=1)
+        vectors = self._skills(skills) / known + self.item(items)
         if self.company is not None:
             vectors = vectors + self.company(self.neighbours[items])
-        asked = self.dropout(as_multiplied(self.norm(vectors)))
-        return asked, self.difficulty(items).squeeze(-1), counts
+        return as_multiplied(self.norm(vectors))
 
     def _skills(self, skills: Tensor) -> Tensor:
         """The sum of the vectors of each set, (B, T, width), at one go."""
         sets = skills.flatten(0, -2)
         summed = embedding_bag(sets, self.skill.weight, mode="sum", padding_idx=PADDING)
-        return summed.view(*skills.shape[:-1], -1)
+        return summed.view(*skills.shape[:-1], self.skill.embedding_dim)
 
     def _blanked(self, items: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """A random share of the ids becomes UNSEEN, together with what is counted by item."""
@@ -129,11 +133,20 @@ class Head(nn.Module):
         self.logit = nn.Linear(width, 1)
         self.linear = nn.Linear(len(COLUMNS), 1, bias=False)
 
-    def forward(self, state: Tensor, asked: Tensor, difficulty: Tensor, counts: Tensor) -> Tensor:
+    def forward(
+        self,
+        state: Tensor,
+        asked: Tensor,
+        difficulty: Tensor,
+        counts: Tensor,
+        *,
+        whole: bool = False,  # nothing is dropped, even in training
+    ) -> Tensor:
         # Of each its own product, since to lay them side by side takes as long as to multiply.
         width = asked.shape[-1]
         of_state, of_asked, of_counts = self.hidden.weight.tensor_split((width, 2 * width), dim=1)
         hidden = linear(state, of_state) + linear(asked, of_asked)
         hidden = gelu(hidden + linear(counts, of_counts, self.hidden.bias))
-        logit: Tensor = self.logit(self.dropout(hidden)) + self.linear(counts)
+        hidden = hidden if whole else self.dropout(hidden)
+        logit: Tensor = self.logit(hidden) + self.linear(counts)
         return logit.squeeze(-1) - difficulty
