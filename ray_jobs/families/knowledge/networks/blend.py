@@ -34,7 +34,7 @@ class Blend:
     neighbours: int = 128  # of the fixed item vectors; 0 leaves them out
     dropout: float = 0.4
     blank: float = 0.1  # share of items blanked at each training step
-    hint: float = 2.0  # what a fall of mastery after a right answer costs, by logit; 0: nothing
+    hint: float = 0.5  # what a fall of mastery after a right answer costs, by logit; 0: nothing
 
     def __post_init__(self) -> None:
         """Raises UsageError for settings of which no network can be made."""

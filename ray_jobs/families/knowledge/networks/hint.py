@@ -18,7 +18,7 @@ from ray_jobs.families.knowledge.batch import Batch, Questions
 from ray_jobs.families.knowledge.counts import COLUMNS, FAST, ITEM_COLUMNS, SLOW
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN
 
-DRAWN = 64  # one of so many positions of a batch; with one of 8 levels fall as seldom
+DRAWN = 128  # one of so many positions of a batch; with one of 8 levels fall as seldom
 
 
 @dataclass(frozen=True)
