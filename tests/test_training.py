@@ -340,7 +340,7 @@ def test_on_a_cpu_precision_is_full_unless_half_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "amx", "half"),
+    ("precision", "bf16", "half"),
     [
         ("native", True, True),
         ("native", False, False),
@@ -350,9 +350,9 @@ def test_on_a_cpu_precision_is_full_unless_half_is_asked_for() -> None:
     ],
 )
 def test_native_precision_is_half_where_the_processor_multiplies_it(
-    precision: str, *, amx: bool, half: bool
+    precision: str, *, bf16: bool, half: bool
 ) -> None:
-    assert Team(amx=amx).halves(Budget(precision=precision)) is half
+    assert Team(bf16=bf16).halves(Budget(precision=precision)) is half
 
 
 def test_a_long_gradient_is_cut_to_its_length_and_a_short_one_left() -> None:

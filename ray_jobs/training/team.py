@@ -23,6 +23,12 @@ CPU = torch.device("cpu")
 Said = TypeVar("Said")
 
 
+def multiplies_halves() -> bool:
+    """Whether this CPU multiplies bfloat16 by itself: with AMX, or with AVX-512's own products."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
 @dataclass(frozen=True)
 class Team:
     """This worker's place; with a world of one nothing is exchanged."""
@@ -30,8 +36,7 @@ class Team:
     rank: int = 0
     world: int = 1
     device: torch.device = CPU
-    # The CPUs of all workers multiply bfloat16 by themselves.
-    amx: bool = field(default_factory=lambda: bool(torch.cpu.get_capabilities().get("amx_bf16")))
+    bf16: bool = field(default_factory=multiplies_halves)  # of the CPUs of all workers
 
     @property
     def leads(self) -> bool:
@@ -42,7 +47,7 @@ class Team:
         """Whether a step computes in half precision."""
         if self.device.type == "cuda":
             return budget.precision != "float32"
-        return budget.precision == "bfloat16" or (budget.precision == "native" and self.amx)
+        return budget.precision == "bfloat16" or (budget.precision == "native" and self.bf16)
 
     def autocast(self, budget: Budget) -> AbstractContextManager[Any]:
         """In which precision a step computes; weights and sums stay as they are."""

@@ -100,7 +100,7 @@ class _Worker:
         context = ray.train.get_context()
         rank, world = context.get_world_rank(), context.get_world_size()
         team = Team(rank, world, ray.train.torch.get_device())
-        self.team = dataclasses.replace(team, amx=all(team.gathered(team.amx)))
+        self.team = dataclasses.replace(team, bf16=all(team.gathered(team.bf16)))
         here = ray.get_runtime_context().get_node_id()
         self.nodes = self.team.gathered(here)  # of each worker
         torch.set_num_threads(max(1, node_cpus() // self.nodes.count(here)))
