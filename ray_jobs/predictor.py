@@ -6,7 +6,7 @@ in a report is a figure of what is served.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,24 @@ def predict(
 ) -> list[NDArray[np.float32]]:
     """Predictions of each example's scored rows, in the order given."""
     results: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(examples)
-    for indices in batches([model.family.cost(e) for e in examples], batch_cost):
+    for indices in _alike(model, examples, batch_cost):
         batch = model.family.collate([examples[i] for i in indices], model.vocabulary)
         with torch.inference_mode():
             outcomes = model.family.outcomes(model.module(batch), batch)
         for i, outcome in zip(indices, outcomes, strict=True):
             results[i] = outcome
     return results
+
+
+def _alike(
+    model: Artifact, examples: Sequence[Any], batch_cost: int
+) -> Iterator[NDArray[np.int64]]:
+    """Batches of examples of one kind each."""
+    kinds = [type(example) for example in examples]
+    for kind in dict.fromkeys(kinds):
+        places = np.array([place for place, one in enumerate(kinds) if one is kind])
+        for indices in batches([model.family.cost(examples[i]) for i in places], batch_cost):
+            yield places[indices]
 
 
 def batches(costs: Sequence[int] | NDArray[np.int64], batch_cost: int) -> list[NDArray[np.int64]]:

@@ -15,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_jobs.families.knowledge.counts import COLUMNS, Answers, asked_counts, causal_counts
+from ray_jobs.families.knowledge.counts import (
+    COLUMNS,
+    Answers,
+    Tallies,
+    asked_counts,
+    causal_counts,
+    tallied,
+)
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 
@@ -36,6 +43,22 @@ class History:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What is left of a learner's first answers, so that they need not be told again."""
+
+    tallies: Tallies
+    memory: NDArray[np.float32]  # (W,) what the network keeps of them, as it lays it out
+
+
+@dataclass(frozen=True)
+class Kept:
+    """T answers of one learner, of which a network is to keep what it needs for what follows."""
+
+    history: History
+    carried: Carried | None = None  # of the answers before these
+
+
+@dataclass(frozen=True)
 class Asked:
     """Q questions to one learner after T answers, none of which knows of another."""
 
@@ -44,6 +67,7 @@ class Asked:
     skills: NDArray[np.int64]  # (S,) skill sets laid end to end, no repeats within a set
     skill_counts: NDArray[np.int64]  # (Q,)
     now: float  # unix seconds; NaN: right after the last answer
+    carried: Carried | None = None  # of the answers before these
 
 
 @dataclass(frozen=True)
@@ -73,10 +97,16 @@ class Batch:
     counts: Tensor
     learners: int  # the first rows, which hold an example each; those below them are padding
     questions: Questions | None = None  # where there are some, they alone are predicted, (B, Q)
+    # (B, W) what the network kept of each learner's answers before these; NaN: there were none
+    memory: Tensor | None = None
+    before: Tensor | None = None  # (B,) int64: how many answers those were
+    keeps: bool = False  # what is to be kept of them is asked for, and nothing else
 
 
-def cost(example: History | Asked) -> int:
+def cost(example: History | Asked | Kept) -> int:
     """Positions an example takes in a batch."""
+    if isinstance(example, Kept):
+        return max(1, len(example.history.items))
     if isinstance(example, Asked):
         return len(example.history.items) + len(example.items)
     return len(example.items)
@@ -119,11 +149,14 @@ def examples(table: pl.DataFrame, vocabulary: Vocabulary) -> list[History]:
     ]
 
 
-def collate(examples: Sequence[History] | Sequence[Asked], vocabulary: Vocabulary) -> Batch:
+def collate(
+    examples: Sequence[History] | Sequence[Asked] | Sequence[Kept], vocabulary: Vocabulary
+) -> Batch:
     """Pad examples of one kind into one batch, and count what each learner has shown before."""
+    assert len({type(example) for example in examples}) == 1, "examples of several kinds"
     asked = [example for example in examples if isinstance(example, Asked)]
-    histories = [e.history if isinstance(e, Asked) else e for e in examples]
-    assert len(asked) in (0, len(examples)), "histories beside questions"
+    kept = [example for example in examples if isinstance(example, Kept)]
+    histories = [e if isinstance(e, History) else e.history for e in examples]
     lengths = np.array([len(h.items) for h in histories], np.int64)
     answers = _end_to_end(histories, lengths)
     assert answers.items.max(initial=0) < len(vocabulary.items) + 2, "ids of another vocabulary"
@@ -138,11 +171,32 @@ def collate(examples: Sequence[History] | Sequence[Asked], vocabulary: Vocabular
         mask=_padded(np.ones(len(answers.items), np.bool_), where, shape),
         scored=_padded(scored, where, shape),
         counts=torch.zeros(*shape, len(COLUMNS))
-        if asked
+        if asked or kept
         else _padded(causal_counts(answers), where, shape),
         learners=len(histories),
         questions=_questions(asked, answers, lengths) if asked else None,
+        **_before([one.carried for one in asked or kept], shape[0]),
+        keeps=bool(kept),
     )
+
+
+def _before(carried: Sequence[Carried | None], rows: int) -> dict[str, Tensor]:
+    """Fields of a batch that tell of what went before; none where nothing did."""
+    given = [(row, one) for row, one in enumerate(carried) if one is not None]
+    if not given:
+        return {}
+    memory = torch.full((rows, len(given[0][1].memory)), torch.nan)
+    before = torch.zeros(rows, dtype=torch.int64)
+    for row, one in given:
+        memory[row] = torch.from_numpy(one.memory)
+        before[row] = one.tallies.steps
+    return {"memory": memory, "before": before}
+
+
+def counted(history: History, carried: Carried | None) -> Tallies:
+    """What is counted of a learner's answers, those carried among them."""
+    answers = _end_to_end([history], np.array([len(history.items)], np.int64))
+    return tallied(answers, carried.tallies if carried else Tallies.empty())
 
 
 def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int64]) -> Questions:
@@ -162,16 +216,23 @@ def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int
     )
     where = (learner, np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes))
     shape = (rounded(len(asked)), rounded(int(sizes.max())))
+    before = [one.carried.tallies if one.carried else Tallies.empty() for one in asked]
+    counts = asked_counts(answers, questions, before if any(o.carried for o in asked) else ())
     return Questions(
         items=_padded(questions.items, where, shape),
         skills=_padded_sets(questions, where, shape),
-        counts=_padded(asked_counts(answers, questions), where, shape),
+        counts=_padded(counts, where, shape),
         mask=_padded(np.ones(total, np.bool_), where, shape),
     )
 
 
 def outcomes(logits: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
-    """Probabilities of a correct answer of each example, in order: what is asked, or scored."""
+    """Probabilities of a correct answer of each example, in order: what is asked, or scored.
+
+    Of examples that are `Kept` it is what the network keeps.
+    """
+    if batch.keeps:
+        return list(logits.detach().float().cpu().numpy()[: batch.learners])
     chosen = batch.scored if batch.questions is None else batch.questions.mask
     flat = torch.sigmoid(logits.detach().float())[chosen].cpu().numpy()
     ends = chosen[: batch.learners].sum(dim=1).cumsum(dim=0).tolist()

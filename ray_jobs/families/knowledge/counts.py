@@ -7,7 +7,8 @@ hard to beat (Gervet et al. 2020), so every network gets them at its head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ COLUMNS = (
     "all_skills",
 )
 ITEM_COLUMNS = slice(len(PAST), 2 * len(PAST))
+# What must be known of a group of answers to count on: how many and how many right, decayed
+# sums of results (-1..1), the last result, when it was (hours) and which answer of the learner.
+TALLIED = ("given", "wins", "fast", "slow", "last", "hours", "step")
+NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -41,33 +46,152 @@ class Answers:
     owner: NDArray[np.int64]  # (S,) the answer that a skill belongs to, ascending
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What was counted of M groups of a learner's answers: by skill, by item, or of all."""
+
+    ids: NDArray[np.int64]  # (M,) ascending, each once
+    sums: NDArray[np.float64]  # (M, TALLIED)
+
+    @classmethod
+    def empty(cls) -> Tally:
+        return cls(np.empty(0, np.int64), np.empty((0, len(TALLIED))))
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """What was counted of a learner's answers, as if nothing else were left of them."""
+
+    steps: int  # how many there were
+    skills: Tally
+    items: Tally  # UNSEEN is none of them
+    overall: Tally  # its one id is 0
+
+    @classmethod
+    def empty(cls) -> Tallies:
+        return cls(0, Tally.empty(), Tally.empty(), Tally.empty())
+
+
+def tallied(answers: Answers, before: Tallies) -> Tallies:
+    """What was counted before, and the answers of one learner since."""
+    known, owner = answers.items != UNSEEN, answers.owner
+    everyone = np.arange(len(answers.items))
+    return Tallies(
+        steps=before.steps + len(answers.items),
+        skills=_tally(answers, before.steps, answers.skills, owner, before.skills),
+        items=_tally(answers, before.steps, answers.items[known], everyone[known], before.items),
+        overall=_tally(answers, before.steps, 0 * everyone, everyone, before.overall),
+    )
+
+
+def _tally(
+    answers: Answers, steps: int, ids: NDArray[np.int64], owner: NDArray[np.int64], before: Tally
+) -> Tally:
+    """Entries, in order of time, added to what was counted before them."""
+    order = np.argsort(ids, kind="stable")
+    owner = owner[order]
+    new, start, given = np.unique(ids[order], return_index=True, return_counts=True)
+    every = np.union1d(before.ids, new)
+    sums = np.tile(np.array(NOTHING), (len(every), 1))
+    sums[np.searchsorted(every, before.ids)] = before.sums
+    if len(new):
+        correct = answers.correct[owner].astype(np.float64)
+        results, last = 2.0 * correct - 1.0, start + given - 1
+        age = np.repeat(last, given) - np.arange(len(owner))
+        at = np.searchsorted(every, new)
+        old, found = sums[at], sums[at].copy()
+        found[:, 0] += given
+        found[:, 1] += np.add.reduceat(correct, start)
+        for column, keep in ((2, FAST), (3, SLOW)):
+            more = np.add.reduceat(np.power(keep, age) * results, start)
+            found[:, column] = old[:, column] * np.power(keep, given) + more
+        found[:, 4] = results[last]
+        found[:, 5] = answers.times[owner[last]] / 3600.0
+        found[:, 6] = steps + answers.step[owner[last]]
+        sums[at] = found
+    return Tally(every, sums)
+
+
 def causal_counts(answers: Answers) -> NDArray[np.float32]:
     """Count features, (N, C) in the order of COLUMNS; row i looks at earlier answers only."""
     everyone = np.arange(len(answers.items))
-    tags, first = _past(answers, _skill_key(answers), answers.owner)
-    by_item, _ = _past(answers, _item_key(answers), everyone)
+    size = _size(answers)
+    tags, first = _past(answers, _skill_key(answers, size), answers.owner)
+    by_item, _ = _past(answers, _item_key(answers, size), everyone)
     overall, _ = _past(answers, answers.learner, everyone)
     met = _per_answer(answers, first[:, None].astype(np.float64))[:, 0]
     skills = _sum_before(met, everyone - answers.step)
     return _features(answers, tags, by_item, overall, skills)
 
 
-def asked_counts(answers: Answers, questions: Answers) -> NDArray[np.float32]:
+def asked_counts(
+    answers: Answers, questions: Answers, before: Sequence[Tallies] = ()
+) -> NDArray[np.float32]:
     """Count features of Q questions, (Q, C): each looks at all answers of its learner.
 
-    They are what `causal_counts` says of one that is the learner's next step.
+    They are what `causal_counts` says of one that is the learner's next step. `before` tells
+    of each learner what was counted before those answers; without it, nothing was.
     """
     every, known = _joined(answers, questions), len(answers.items)
-    tags = _last_of_each(every, _skill_key(every), every.owner, len(answers.owner))
+    skills, items, overall = (
+        _Begun.of([getattr(one, name) for one in before]) for name in ("skills", "items", "overall")
+    )
+    size = max(_size(every), skills.size, items.size)
+    if before:
+        steps = np.array([one.steps for one in before])
+        every = replace(every, step=every.step + steps[every.learner])
+    skill_key = _skill_key(every, size)
+    tags = _last_of_each(every, skill_key, every.owner, len(answers.owner), skills.keyed(size))
     everything = np.arange(len(every.items))
-    by_item = _last_of_each(every, _item_key(every), everything, known)
-    overall = _last_of_each(every, every.learner, everything, known)
+    by_item = _last_of_each(every, _item_key(every, size), everything, known, items.keyed(size))
+    of_all = _last_of_each(every, every.learner, everything, known, overall.keyed(1))
     # One entry for each pair of learner and skill, so that each skill counts once.
-    met = np.unique(_skill_key(every)[: len(answers.owner)], return_index=True)[1]
-    learners = int(every.learner.max(initial=-1)) + 1
-    skills = np.bincount(answers.learner[answers.owner[met]], minlength=learners)
-    known_skills = skills[questions.learner].astype(np.float64)
-    return _features(questions, tags, by_item, overall, known_skills)
+    met = np.union1d(skill_key[: len(answers.owner)], skills.keyed(size).keys) // size
+    counted = np.bincount(met, minlength=int(every.learner.max(initial=-1)) + 1)
+    known_skills = counted[questions.learner].astype(np.float64)
+    return _features(questions, tags, by_item, of_all, known_skills)
+
+
+@dataclass(frozen=True)
+class _Seeds:
+    """What was counted of G groups before their first entry."""
+
+    keys: NDArray[np.int64]  # (G,) ascending
+    sums: NDArray[np.float64]  # (G, TALLIED)
+
+    def of(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What was counted of these groups, (M, TALLIED)."""
+        found = np.tile(np.array(NOTHING), (len(keys), 1))
+        if len(self.keys):
+            at = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+            same = self.keys[at] == keys
+            found[same] = self.sums[at[same]]
+        return found
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The tallies of several learners, laid end to end."""
+
+    learner: NDArray[np.int64]  # (M,) ascending
+    ids: NDArray[np.int64]  # (M,) ascending within a learner
+    sums: NDArray[np.float64]  # (M, TALLIED)
+
+    @classmethod
+    def of(cls, tallies: Sequence[Tally]) -> _Begun:
+        every = [Tally.empty(), *tallies]
+        return cls(
+            np.repeat(np.arange(len(tallies)), [len(one.ids) for one in tallies]),
+            np.concatenate([one.ids for one in every]),
+            np.concatenate([one.sums for one in every]),
+        )
+
+    @property
+    def size(self) -> int:
+        return int(self.ids.max(initial=-1)) + 1
+
+    def keyed(self, size: int) -> _Seeds:
+        return _Seeds(self.learner * size + self.ids, self.sums)
 
 
 def _features(
@@ -96,14 +220,19 @@ def _joined(answers: Answers, questions: Answers) -> Answers:
     return Answers(**both, owner=owner)
 
 
-def _skill_key(answers: Answers) -> NDArray[np.int64]:
+def _size(answers: Answers) -> int:
+    """More than any id of an item or a skill."""
+    return max(int(answers.items.max(initial=0)), int(answers.skills.max(initial=0))) + 1
+
+
+def _skill_key(answers: Answers, size: int) -> NDArray[np.int64]:
     """(S,) one number for each pair of learner and skill."""
-    return _pairs(answers.learner[answers.owner], answers.skills)
+    return answers.learner[answers.owner] * size + answers.skills
 
 
-def _item_key(answers: Answers) -> NDArray[np.int64]:
+def _item_key(answers: Answers, size: int) -> NDArray[np.int64]:
     """(N,) one number for each pair of learner and item."""
-    key = _pairs(answers.learner, answers.items)
+    key = answers.learner * size + answers.items
     # Unseen items share an id but not a past: each counts as met for the first time.
     unseen = np.flatnonzero(answers.items == UNSEEN)
     key[unseen] = -1 - unseen
@@ -111,28 +240,30 @@ def _item_key(answers: Answers) -> NDArray[np.int64]:
 
 
 def _last_of_each(
-    every: Answers, key: NDArray[np.int64], owner: NDArray[np.int64], known: int
+    every: Answers,
+    key: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    known: int,
+    seeds: _Seeds,
 ) -> NDArray[np.float64]:
     """`_past` of the entries from `known` on, of which none is a past of another."""
     _, first, again = np.unique(key[known:], return_index=True, return_inverse=True)
     kept = np.concatenate([np.arange(known), known + first])
-    past, _ = _past(every, key[kept], owner[kept])
+    past, _ = _past(every, key[kept], owner[kept], seeds)
     last: NDArray[np.float64] = past[known:][again]
     return last
 
 
-def _pairs(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One number for each distinct pair of ids."""
-    size = int(right.max(initial=0)) + 1
-    return left * size + right
-
-
 def _past(
-    answers: Answers, key: NDArray[np.int64], owner: NDArray[np.int64]
+    answers: Answers,
+    key: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    seeds: _Seeds | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Features of the earlier entries with the same key, (M, PAST), and whether there are none.
 
-    Entry m is about answer `owner[m]`; owners ascend, so a stable sort keeps time.
+    Entry m is about answer `owner[m]`; owners ascend, so a stable sort keeps time. `seeds`
+    are what was counted of a key before its first entry.
     """
     order = np.argsort(key, kind="stable")
     key, owner = key[order], owner[order]
@@ -143,17 +274,20 @@ def _past(
     start = np.maximum.accumulate(np.where(fresh, index, 0))
     rank = index - start
     correct = answers.correct[owner].astype(np.float64)
-    wins = _sum_before(correct, start)
-    last = np.where(fresh, 0.0, 2.0 * np.roll(correct, 1) - 1.0)
+    groups = np.cumsum(fresh) - 1
+    begun = (seeds or _Seeds(key[:0], np.empty((0, len(TALLIED))))).of(key[fresh])
+    given, wins_then, fast, slow, last_then, hours, step = begun[groups].T
+    wins = wins_then + _sum_before(correct, start)
+    last = np.where(fresh, last_then, 2.0 * np.roll(correct, 1) - 1.0)
     sorted_past = np.stack(
         [
             np.log1p(wins),
-            np.log1p(np.maximum(rank - wins, 0.0)),
-            _decayed(last, rank, FAST),
-            _decayed(last, rank, SLOW),
+            np.log1p(np.maximum(given + rank - wins, 0.0)),
+            _decayed(np.where(fresh, fast, last), rank, given + rank, FAST),
+            _decayed(np.where(fresh, slow, last), rank, given + rank, SLOW),
             last,
-            _since(answers.times[owner] / 3600.0, fresh),
-            _since(answers.step[owner].astype(np.float64), fresh),
+            _since(answers.times[owner] / 3600.0, fresh, hours),
+            _since(answers.step[owner].astype(np.float64), fresh, step),
         ],
         axis=1,
     )
@@ -169,24 +303,30 @@ def _sum_before(values: NDArray[np.float64], start: NDArray[np.int64]) -> NDArra
 
 
 def _decayed(
-    last: NDArray[np.float64], rank: NDArray[np.int64], keep: float
+    last: NDArray[np.float64], rank: NDArray[np.int64], given: NDArray[np.float64], keep: float
 ) -> NDArray[np.float64]:
     """Exponentially decayed mean of the results so far (-1..1), shrunk to 0 by one empty answer.
 
-    A prefix scan in doubling strides: some eight array operations for any length.
+    `last` holds, of the first entry of a group, the decayed sum before it. A prefix scan in
+    doubling strides: some eight array operations for any length.
     """
     total, stride, longest = last.copy(), 1, int(rank.max(initial=0))
     while stride <= longest and keep**stride > NEGLIGIBLE:
         inside = rank[stride:] >= stride
         total[stride:] = total[stride:] + np.where(inside, keep**stride * total[:-stride], 0.0)
         stride *= 2
-    weight: NDArray[np.float64] = (1.0 - np.power(keep, rank)) / (1.0 - keep)
+    weight: NDArray[np.float64] = (1.0 - np.power(keep, given)) / (1.0 - keep)
     return total / (weight + 1.0)
 
 
-def _since(clock: NDArray[np.float64], fresh: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """log1p of what passed since the previous entry; 0 where there is none, or no clock."""
-    passed = np.where(fresh, 0.0, clock - np.roll(clock, 1))
+def _since(
+    clock: NDArray[np.float64], fresh: NDArray[np.bool_], then: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """log1p of what passed since the previous entry; 0 where there is none, or no clock.
+
+    Before the first entry of a group it was `then`.
+    """
+    passed = clock - np.where(fresh, then, np.roll(clock, 1))
     # fmax prefers a number to NaN, and so an unknown time counts as none passed.
     return np.log1p(np.fmax(passed, 0.0))
 

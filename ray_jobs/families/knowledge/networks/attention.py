@@ -78,6 +78,8 @@ class AttentionNetwork(nn.Module):
         self.head = Head(spec.width, spec.dropout)
 
     def forward(self, batch: Batch) -> Tensor | Told:
+        if batch.keeps:
+            return batch.counts.new_zeros(len(batch.items), 0)
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
@@ -92,6 +94,18 @@ class AttentionNetwork(nn.Module):
         difficulty = self.question.difficulty(drawn.questions.items).squeeze(-1)
         levels = self.head(look.state, look.asked, difficulty, drawn.questions.counts, whole=True)
         return Told(logits, drawn.penalty(levels, self.hint))
+
+    def anchor(self, answers: Tensor) -> Tensor:
+        """Of so many answers, how many need not be told again: no layer can see them.
+
+        Each layer sees one block before a question's own, and the first of those steps
+        holds the answer before it.
+        """
+        layer = self.layers[0]
+        assert isinstance(layer, Layer)
+        block = layer.bias.shape[1]
+        whole = answers.div(block, rounding_mode="floor") - len(self.layers) - 1
+        return whole.clamp(min=0) * block
 
     def _look(self, drawn: Probes, asked: Tensor, state: Tensor) -> Look:
         """What is asked of some learners at some steps, before any layer."""

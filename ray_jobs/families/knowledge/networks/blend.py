@@ -19,6 +19,7 @@ from ray_jobs.families.knowledge.loss import Told
 from ray_jobs.families.knowledge.networks.attention import Attention, AttentionNetwork
 from ray_jobs.families.knowledge.networks.lstm import Lstm, LstmNetwork
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
+from ray_jobs.families.knowledge.networks.question import anchored
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 
 
@@ -70,7 +71,13 @@ class BlendNetwork(nn.Module):
         self.recurrent = LstmNetwork(spec.recurrent, vocabulary)
         self.attentive = AttentionNetwork(spec.attentive, vocabulary)
 
+    def anchor(self, answers: Tensor) -> Tensor:
+        """Of so many answers, how many neither member must be told again."""
+        return torch.minimum(self.recurrent.anchor(answers), self.attentive.anchor(answers))
+
     def forward(self, batch: Batch) -> Tensor | Told:
+        if batch.keeps:
+            return self.recurrent.keep(batch, anchored(self, batch))
         said = [self.recurrent(batch), self.attentive(batch)]
         hinted = [one for one in said if isinstance(one, Told)]
         logits = torch.stack([one.logits if isinstance(one, Told) else one for one in said])

@@ -94,8 +94,14 @@ class LogisticModule(nn.Module):
         self.register_buffer("terms", torch.zeros(size))
 
     def forward(self, batch: Batch) -> Tensor:
+        if batch.keeps:
+            return batch.counts.new_zeros(len(batch.items), 0)
         ids, values = self.told(batch if batch.questions is None else batch.questions)
         return (self.terms[ids] * values).sum(dim=-1)
+
+    def anchor(self, answers: Tensor) -> Tensor:
+        """Of so many answers, how many need not be told again: it knows of their counts alone."""
+        return answers
 
     def told(self, batch: Batch | Questions) -> tuple[Tensor, Tensor]:
         """Which terms speak of each answer, (B, T, M) ids, and how loudly, (B, T, M) float32."""

@@ -12,13 +12,22 @@ from math import inf
 from typing import ClassVar
 
 import polars as pl
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from ray_jobs.families.knowledge.batch import Batch, Questions
 from ray_jobs.families.knowledge.loss import Told
 from ray_jobs.families.knowledge.networks.hint import Probes, probes
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
-from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question, last
+from ray_jobs.families.knowledge.networks.question import (
+    Answered,
+    Dropout,
+    Head,
+    Question,
+    anchored,
+    last,
+)
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.recipe import within
 
@@ -76,6 +85,8 @@ class LstmNetwork(nn.Module):
         self.head = Head(spec.width, spec.dropout)
 
     def forward(self, batch: Batch) -> Tensor | Told:
+        if batch.keeps:
+            return self.keep(batch, anchored(self, batch))
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
@@ -97,8 +108,43 @@ class LstmNetwork(nn.Module):
     def ask(self, batch: Batch, questions: Questions) -> Tensor:
         """Logits (B, Q): each history is read once, whatever is asked."""
         met, _, _ = self.question(batch)
-        steps, _ = self.memory(self.answered.all(met, batch))
+        answered = self.answered.all(met, batch)
+        if batch.memory is None:
+            steps, _ = self.memory(answered)
+        else:
+            begun = self._begun(batch)
+            steps, _ = self.memory(answered[:, 1:], begun)
+            steps = torch.cat([begun[0].transpose(0, 1), steps], dim=1)
         asked, difficulty, counts = self.question(questions)
         state = last(steps, batch).unsqueeze(1).expand(-1, asked.shape[1], -1)
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
         return logits
+
+    def anchor(self, answers: Tensor) -> Tensor:
+        """Of so many answers, how many need not be told again when what is kept of them is."""
+        return answers
+
+    def keep(self, batch: Batch, lengths: Tensor) -> Tensor:
+        """State and cell (B, 2 * width) after the first answers of each history, so many (B,)."""
+        met, _, _ = self.question(batch)
+        answered = self.answered.all(met, batch)[:, 1:]
+        hidden, cell = self._begun(batch)
+        some = lengths > 0
+        if some.any():
+            # Each ends where its own history does: what is padded must not be kept.
+            packed = pack_padded_sequence(
+                answered[some], lengths[some].cpu(), batch_first=True, enforce_sorted=False
+            )
+            _, (later, cells) = self.memory(packed, (hidden[:, some], cell[:, some]))
+            hidden, cell = hidden.clone(), cell.clone()
+            hidden[:, some], cell[:, some] = later, cells
+        return torch.cat([hidden[0], cell[0]], dim=-1)
+
+    def _begun(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """State and cell (1, B, width) before the answers of each history."""
+        width = self.memory.hidden_size
+        _, (hidden, cell) = self.memory(batch.counts.new_zeros(1, 1, width))  # the empty answer
+        new = torch.cat([hidden[0], cell[0]], dim=-1).expand(len(batch.items), -1)
+        if batch.memory is not None:
+            new = torch.where(batch.memory.isnan(), new, batch.memory)
+        return new[None, :, :width].contiguous(), new[None, :, width:].contiguous()

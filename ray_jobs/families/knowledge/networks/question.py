@@ -7,6 +7,8 @@ blanked to UNSEEN in training, so that items met first in service are served wel
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, gelu, linear, pad
@@ -78,6 +80,14 @@ def as_multiplied(x: Tensor) -> Tensor:
 def last(steps: Tensor, batch: Batch) -> Tensor:
     """Of rows (B, T + 1, width), the one that holds all answers of each history, (B, width)."""
     return steps[torch.arange(len(steps), device=steps.device), batch.mask.sum(dim=1)]
+
+
+def anchored(network: Any, batch: Batch) -> Tensor:
+    """How many of the answers of each history a network need not be told again, (B,) int64."""
+    answers = batch.mask.sum(dim=1)
+    before = torch.zeros_like(answers) if batch.before is None else batch.before
+    anchor: Tensor = network.anchor(before + answers) - before
+    return anchor
 
 
 class Dropout(nn.Module):

@@ -75,6 +75,8 @@ class RaschModule(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
+        if batch.keeps:
+            return batch.counts.new_zeros(len(batch.items), 0)
         steps = batch.items.shape[1]
         skills = with_unseen(batch.skills)
         if batch.questions is not None:
@@ -100,6 +102,10 @@ class RaschModule(nn.Module):
             return logits
         rated = (ratings[slot[:, steps:]] * share[:, steps:]).sum(dim=-1)
         return overall[:, None] + rated - self.difficulty(batch.questions)
+
+    def anchor(self, answers: Tensor) -> Tensor:
+        """Of so many answers, how many need not be told again: every rating follows from all."""
+        return torch.zeros_like(answers)
 
     def difficulty(self, batch: Batch | Questions) -> Tensor:
         """Of each question, (B, T) logits; an unseen item is as hard as its skills."""
