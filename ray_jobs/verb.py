@@ -43,6 +43,8 @@ class Verb:
     examples: Callable[[Any, Any], list[Any]]  # (request, vocabulary) -> what is predicted
     answer: Callable[[Any, Sequence[Any], Any], dict[str, Any]]  # (request, outcomes, vocabulary)
     explanation: Explanation | None = None  # what `?explain=true` adds
+    remembers: bool = False  # a request may bring a `state`, which its model takes as bytes
+    keeps: bool = False  # it answers with a `state`, as bytes, and predicts nothing
 
     @property
     def summary(self) -> str:

@@ -20,6 +20,8 @@ from ray_jobs.artifact import Artifact
 from ray_jobs.errors import ContractError
 from ray_jobs.families import families, family
 from ray_jobs.predictor import predict
+from ray_jobs.privacy import Key
+from ray_jobs.serving.sealed import sealed
 from ray_jobs.verb import Verb
 from tests.family_parts import sampled, taught
 
@@ -28,6 +30,7 @@ def verbs_of(kind: str) -> Mapping[str, Verb]:
     return family(kind).api.verbs(family(kind).vocabulary([sampled(kind).train]))
 
 
+KEY = Key(bytes(32))
 VERBS = [(kind, verb) for kind in families() for verb in verbs_of(kind)]
 each_family = pytest.mark.parametrize("kind", families())
 each_verb = pytest.mark.parametrize(("kind", "name"), VERBS)
@@ -48,7 +51,10 @@ def answered(model: Artifact, verb: Verb, body: dict[str, Any]) -> dict[str, Any
     request = verb.request.model_validate_json(orjson.dumps(body))
     examples = verb.examples(request, model.vocabulary)
     assert verb.cost(request) == sum(map(model.family.cost, examples)), "told before it is made"
-    return verb.answer(request, predict(model, examples), model.vocabulary)
+    answer = verb.answer(request, predict(model, examples), model.vocabulary)
+    if verb.keeps:
+        answer["state"] = sealed(KEY, answer["state"], service="s", version="1")
+    return answer
 
 
 def fits(value: Any, schema: dict[str, Any]) -> None:

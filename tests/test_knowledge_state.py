@@ -18,12 +18,12 @@ from ray_jobs.families.knowledge.batch import (
     Carried,
     History,
     Kept,
+    between,
     collate,
     counted,
     examples,
 )
 from ray_jobs.families.knowledge.networks import SPECS
-from ray_jobs.families.knowledge.networks.question import anchored
 from ray_jobs.families.knowledge.vocabulary import UNSEEN
 from ray_jobs.predictor import predict
 from tests.knowledge_parts import KNOWLEDGE, VOCABULARY, arbitrary
@@ -34,20 +34,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 each_spec = pytest.mark.parametrize("name", sorted(SPECS))
 
 
-def between(history: History, begin: int, end: int) -> History:
-    """The answers of a history from one to another."""
-    tags = np.concatenate([[0], np.cumsum(history.skill_counts)])
-    names = ("items", "skill_counts", "correct", "scored", "times")
-    cut = {name: getattr(history, name)[begin:end] for name in names}
-    return replace(history, **cut, skills=history.skills[tags[begin] : tags[end]])
-
-
 def kept(model: Artifact, history: History, carried: Carried | None = None) -> tuple[Carried, int]:
     """What a model would have carried, and of how many of these answers."""
-    example = Kept(history, carried)
-    (memory,) = predict(model, [example])
-    many = int(anchored(model.module, collate([example], VOCABULARY))[0])
-    return Carried(counted(between(history, 0, many), carried), memory), many
+    (told,) = predict(model, [Kept(history, carried)])
+    many = int(told[0])
+    return Carried(counted(between(history, 0, many), carried), told[1:]), many
 
 
 def asked(history: History, carried: Carried | None = None, now: float = np.nan) -> Asked:

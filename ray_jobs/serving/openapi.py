@@ -59,6 +59,7 @@ EXPLAIN = {
 STATE = {"type": "object", "required": ["status"], "properties": {"status": TEXT}}
 FAILURES = {
     "400": "not JSON",
+    "409": "a state of another version; send the history instead",
     "413": "too large",
     "422": "does not fit the schema",
     "500": "our fault",
@@ -132,7 +133,7 @@ def _gets() -> dict[str, Any]:
 def _post(name: str, verb: Verb) -> dict[str, Any]:
     one, answer = _reference(verb.request.__name__), _reference(verb.response.__name__)
     many = _list_of("instances", one)
-    answered = {"allOf": [answer, _reference("Receipt")]}
+    answered = answer if verb.keeps else {"allOf": [answer, _reference("Receipt")]}
     stamped = {"allOf": [{"oneOf": [answered, _list_of("answers", answered)]}, _reference("Stamp")]}
     example = verb.request.model_json_schema()["examples"][0]
     asked = {"schema": {"oneOf": [one, many]}, "example": example}
@@ -144,7 +145,7 @@ def _post(name: str, verb: Verb) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": asked}},
         "responses": {
             "200": {"description": "answered", "content": _content(stamped)},
-            **_failures("400", "413", "422", "500"),
+            **_failures("400", *(["409"] if verb.remembers else []), "413", "422", "500"),
         },
     }
 

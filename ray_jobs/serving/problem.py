@@ -13,6 +13,7 @@ TITLES = {
     400: "Not JSON",
     404: "No such route",
     405: "Method not allowed",
+    409: "Another version",
     413: "Request too large",
     422: "Request does not fit the schema",
     500: "Internal error",

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.privacy import Key
-from ray_jobs.serving import receipt
+from ray_jobs.serving import receipt, sealed
 from ray_jobs.serving.asgi import JSON, Answer, Message, Receive, Send, body, lifespan, reply
 from ray_jobs.serving.batching import Batcher
 from ray_jobs.serving.openapi import document, page
@@ -43,6 +43,7 @@ class Surface:
         self.batcher = Batcher(model)
         # What stands in every answer: which model it came from.
         self.stamp = {"version": release.version, "lineage": release.lineage}
+        self.origin = {"service": release.service, "version": release.version}  # of states
         verbs = model.family.api.verbs(model.vocabulary)
         self.verbs = {f"v1/{name}": verb for name, verb in verbs.items()}
         openapi = document(release, verbs, self.prefix)
@@ -95,14 +96,16 @@ class Surface:
         except orjson.JSONDecodeError as error:
             raise Problem(400, f"the body is not JSON: {error}") from error
         if not (isinstance(values, dict) and set(values) == {"instances"}):
-            (answer,) = await self.answers(verb, [_validated(verb, values, "")], explain=explain)
+            (answer,) = await self.answers(
+                verb, [self.validated(verb, values, "")], explain=explain
+            )
             return orjson.dumps({**answer, **self.stamp})
         instances = values["instances"]
         if not isinstance(instances, list) or not 1 <= len(instances) <= MAX_INSTANCES:
             detail = f"expected a list of 1 to {MAX_INSTANCES} requests"
             problem = {"pointer": "/instances", "detail": detail}
             raise Problem(422, f"/instances: {detail}", [problem])
-        requests = [_validated(verb, v, f"/instances/{i}") for i, v in enumerate(instances)]
+        requests = [self.validated(verb, v, f"/instances/{i}") for i, v in enumerate(instances)]
         answers = await self.answers(verb, requests, explain=explain)
         return orjson.dumps({"answers": answers, **self.stamp})
 
@@ -119,19 +122,32 @@ class Surface:
                 "send it in parts",
             )
         told = await self.outcomes(verb.examples, requests)
-        answers = [
-            {
-                **verb.answer(request, mine, self.model.vocabulary),
-                "prediction_id": self.prediction_id(request, mine),
-            }
-            for request, mine in zip(requests, told, strict=True)
-        ]
+        pairs = zip(requests, told, strict=True)
+        answers = [self.told(verb, request, mine) for request, mine in pairs]
         if explain and verb.explanation:
             variants = await self.outcomes(verb.explanation.examples, requests)
             for answer, request, mine in zip(answers, requests, variants, strict=True):
                 reasons = verb.explanation.reasons(request, mine, self.model.vocabulary)
                 answer["reasons"] = reasons
         return answers
+
+    def told(self, verb: Verb, request: Any, outcomes: list[Any]) -> dict[str, Any]:
+        """The answer to one request: with a prediction id, or a state that is sealed."""
+        answer = verb.answer(request, outcomes, self.model.vocabulary)
+        if not verb.keeps:
+            return {**answer, "prediction_id": self.prediction_id(request, outcomes)}
+        return {**answer, "state": sealed.sealed(self.key, answer["state"], **self.origin)}
+
+    def validated(self, verb: Verb, value: Any, prefix: str) -> Any:
+        """A request whose state, where it brings one, is opened; raises Problem."""
+        if verb.remembers and isinstance(value, dict) and isinstance(value.get("state"), str):
+            pointer = f"{prefix}/state"
+            data = sealed.opened(self.key, value["state"], **self.origin, pointer=pointer)
+            value = {**value, "state": data}
+        try:
+            return verb.request.model_validate(value)
+        except ValidationError as error:
+            raise invalid(error, prefix) from error
 
     async def outcomes(
         self, examples: Callable[[Any, Any], list[Any]], requests: list[Any]
@@ -185,10 +201,3 @@ def _explain(query: bytes, verb: Verb, path: str) -> bool:
     if wanted == "true" and verb.explanation is None:
         raise Problem(422, f"{path} knows no reasons; ask without explain=true")
     return wanted == "true"
-
-
-def _validated(verb: Verb, value: Any, prefix: str) -> Any:
-    try:
-        return verb.request.model_validate(value)
-    except ValidationError as error:
-        raise invalid(error, prefix) from error

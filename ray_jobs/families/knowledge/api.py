@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ray_jobs.families import Api
-from ray_jobs.families.knowledge import mastery, practice, reasons
+from ray_jobs.families.knowledge import mastery, practice, reasons, state
 from ray_jobs.families.knowledge.asking import (
     MAX_CANDIDATES,
     PAST,
@@ -74,7 +74,7 @@ def predict_answer(
 
 
 def _predict_cost(request: PredictRequest) -> int:
-    return len(request.history) + len(request.candidates)
+    return request.told + len(request.candidates)
 
 
 VERBS = {
@@ -85,9 +85,11 @@ VERBS = {
         predict_examples,
         predict_answer,
         Explanation(reasons.cost, reasons.examples, reasons.reasons),
+        remembers=True,
     ),
     "mastery": mastery.VERB,
     "next": practice.VERB,
+    "state": state.VERB,
 }
 
 

@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
-from ray_jobs.families.knowledge.batch import Asked, History
+from ray_jobs.families.knowledge.batch import Asked, Carried, History
+from ray_jobs.families.knowledge.remembered import Remembered
 from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
+ROUNDING_S = 0.001
+TOKEN: dict[str, Any] = {"type": "string", "description": "given by v1/state of this version"}
 MAX_ANSWERS = 20_000
 MAX_CANDIDATES = 1_000
 
@@ -24,6 +37,17 @@ PAST: list[JsonValue] = [
     {"item": "fractions-016", "skills": ["fractions"], "correct": 0, "time": 1790000000},
     {"item": "fractions-016", "skills": ["fractions"], "correct": 1, "time": 1790000060},
 ]
+
+
+def _remembered(value: Any) -> Remembered | None:
+    """What a service has opened: bytes that it had sealed itself."""
+    if value is None:
+        return None
+    if not isinstance(value, bytes):
+        raise ValueError(  # noqa: TRY004 - which pydantic tells the client of
+            "expected a state that v1/state gave, as text"
+        )
+    return Remembered.decoded(value)
 
 
 class Strict(BaseModel):
@@ -49,6 +73,10 @@ class Answer(Candidate):
 class Request(Strict):
     """A learner's past answers, oldest first; empty for somebody never seen before."""
 
+    state: Annotated[Remembered | None, PlainValidator(_remembered), WithJsonSchema(TOKEN)] = Field(
+        default=None,
+        description="what v1/state gave for the answers before those of the history",
+    )
     learner: str | None = Field(default=None, max_length=512)
     history: list[Answer] = Field(default=[], max_length=MAX_ANSWERS)
     time: float | None = Field(
@@ -59,9 +87,9 @@ class Request(Strict):
 
     @field_validator("history")
     @classmethod
-    def oldest_first(cls, history: list[Answer]) -> list[Answer]:
+    def oldest_first(cls, history: list[Answer], info: ValidationInfo) -> list[Answer]:
         """Refuse an order that would be taken for another past than the learner's."""
-        latest = 0.0
+        latest = _latest(info)
         for number, answer in enumerate(history):
             if answer.time is not None:
                 if answer.time < latest:
@@ -76,10 +104,22 @@ class Request(Strict):
     def not_in_the_past(cls, time: float | None, info: ValidationInfo) -> float | None:
         """Refuse to ask before the last answer: forgetting would run backwards."""
         history: list[Answer] = info.data.get("history", [])
-        last = max((a.time for a in history if a.time is not None), default=0.0)
+        last = max((a.time for a in history if a.time is not None), default=_latest(info))
         if time is not None and time < last:
             raise ValueError(f"{time:.0f} is before the last answer of the history ({last:.0f})")
         return time
+
+    @property
+    def told(self) -> int:
+        """How many answers are read: those of the history, and of the state that need it."""
+        return len(self.history) + (0 if self.state is None else len(self.state.history.items))
+
+
+def _latest(info: ValidationInfo) -> float:
+    """Unix seconds of what is remembered last; 0 where nothing is."""
+    state: Remembered | None = info.data.get("state")
+    # An hour's number is rounded; a time that was sent must not lie before itself.
+    return 0.0 if state is None or state.latest is None else state.latest - ROUNDING_S
 
 
 Question = tuple[int, tuple[int, ...]]  # ids of an item and of its skills
@@ -97,7 +137,10 @@ def typical(skill: str, vocabulary: Vocabulary) -> Question:
 
 @dataclass(frozen=True)
 class Past:
-    """A learner's T answers as ids, and the moment of asking; S skills in all."""
+    """A learner's T answers as ids, and the moment of asking; S skills in all.
+
+    An answer's number is its place in the request's history.
+    """
 
     items: NDArray[np.int64]  # (T,)
     skills: NDArray[np.int64]  # (S,) sets laid end to end
@@ -105,24 +148,39 @@ class Past:
     correct: NDArray[np.float32]  # (T,) 0..1
     times: NDArray[np.float64]  # (T,) unix seconds, NaN when unknown
     now: float  # unix seconds, NaN: right after the last answer
+    carried: Carried | None  # of the answers before these
+    again: int  # the first of these, which a state tells again: the history comes after them
 
     @classmethod
     def of(cls, request: Request, vocabulary: Vocabulary) -> Past:
         """The past that a request tells."""
         history = request.history
         sets = [vocabulary.skill_set(answer.skills) for answer in history]
-        return cls(
+        told = cls(
             items=np.array([vocabulary.item(answer.item) for answer in history], np.int64),
             skills=np.array([skill for skills in sets for skill in skills], np.int64),
             skill_counts=np.array([len(skills) for skills in sets], np.int64),
             correct=np.array([answer.correct for answer in history], np.float32),
             times=np.array([answer.time for answer in history], np.float64),  # None is NaN
             now=np.nan if request.time is None else request.time,
+            carried=None,
+            again=0,
         )
+        return told if request.state is None else told.after(request.state)
 
-    def asked(self, questions: Sequence[Question]) -> Asked:
-        """The past as context of questions, none of which knows of another."""
-        history = History(
+    def after(self, state: Remembered) -> Past:
+        """The past that begins with what is remembered."""
+        parts = ("items", "skills", "skill_counts", "correct", "times")
+        both: dict[str, Any] = {
+            name: np.concatenate([getattr(state.history, name), getattr(self, name)])
+            for name in parts
+        }
+        return replace(self, **both, carried=state.carried, again=len(state.history.items))
+
+    @property
+    def history(self) -> History:
+        """Its answers as what a model reads."""
+        return History(
             items=self.items,
             skills=self.skills,
             skill_counts=self.skill_counts,
@@ -130,12 +188,16 @@ class Past:
             scored=np.zeros(len(self.items), np.bool_),
             times=self.times,
         )
+
+    def asked(self, questions: Sequence[Question]) -> Asked:
+        """The past as context of questions, none of which knows of another."""
         return Asked(
-            history,
+            self.history,
             items=np.array([item for item, _ in questions], np.int64),
             skills=np.array([skill for _, skills in questions for skill in skills], np.int64),
             skill_counts=np.array([len(skills) for _, skills in questions], np.int64),
             now=self.now,
+            carried=self.carried,
         )
 
     def then(self, question: Question, correct: float) -> Past:
@@ -152,12 +214,12 @@ class Past:
 
     def without(self, answer: int) -> Past:
         """The past in which one answer was never given."""
-        return self._chosen(np.arange(len(self.items)) != answer)
+        return self._chosen(np.arange(len(self.items)) != self.again + answer)
 
     def until(self, answer: int) -> Past:
         """The past as it was when that answer was to be given."""
-        before = self._chosen(np.arange(len(self.items)) < answer)
-        return replace(before, now=float(self.times[answer]))
+        before = self._chosen(np.arange(len(self.items)) < self.again + answer)
+        return replace(before, now=float(self.times[self.again + answer]))
 
     def _chosen(self, kept: NDArray[np.bool_]) -> Past:
         return replace(

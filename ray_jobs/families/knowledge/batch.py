@@ -226,10 +226,24 @@ def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int
     )
 
 
+def between(history: History, begin: int, end: int) -> History:
+    """The answers of a history from one, without another."""
+    tags = np.concatenate([[0], np.cumsum(history.skill_counts)])
+    return History(
+        items=history.items[begin:end],
+        skills=history.skills[tags[begin] : tags[end]],
+        skill_counts=history.skill_counts[begin:end],
+        correct=history.correct[begin:end],
+        scored=history.scored[begin:end],
+        times=history.times[begin:end],
+    )
+
+
 def outcomes(logits: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
     """Probabilities of a correct answer of each example, in order: what is asked, or scored.
 
-    Of examples that are `Kept` it is what the network keeps.
+    Of examples that are `Kept` it is how many of their answers need not be told again, and
+    then what the network keeps of them.
     """
     if batch.keeps:
         return list(logits.detach().float().cpu().numpy()[: batch.learners])

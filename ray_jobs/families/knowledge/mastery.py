@@ -15,6 +15,7 @@ from ray_jobs.artifact import Artifact
 from ray_jobs.families.knowledge import batch
 from ray_jobs.families.knowledge.asking import MAX_CANDIDATES, PAST, Answer, Past, Request, typical
 from ray_jobs.families.knowledge.batch import Asked, History
+from ray_jobs.families.knowledge.remembered import Practised
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 from ray_jobs.predictor import predict
 from ray_jobs.verb import Verb
@@ -23,7 +24,7 @@ RECENT = 5  # answers over which a trend is told
 
 
 class MasteryRequest(Request):
-    """How well is each skill mastered now? Without `skills`: those of the history."""
+    """How well is each skill mastered now? Without `skills`: all that were practised."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"history": PAST}]})
 
@@ -31,10 +32,11 @@ class MasteryRequest(Request):
 
     @property
     def asked(self) -> list[str]:
-        """The skills it is about, each once; by default in order of first practice."""
+        """The skills it is about, each once; by default what is remembered first."""
         if self.skills is not None:
             return list(dict.fromkeys(self.skills))
-        return list(dict.fromkeys(s for answer in self.history for s in answer.skills))
+        before = [] if self.state is None else list(self.state.skills)
+        return list(dict.fromkeys([*before, *(s for a in self.history for s in a.skills)]))
 
     @property
     def practice(self) -> dict[str, list[int]]:
@@ -44,6 +46,11 @@ class MasteryRequest(Request):
             for skill in dict.fromkeys(answer.skills):
                 found[skill].append(number)
         return found
+
+    @property
+    def remembered(self) -> dict[str, Practised]:
+        """What the state remembers of each skill."""
+        return {} if self.state is None else self.state.skills
 
     @property
     def turns(self) -> dict[str, int]:
@@ -57,9 +64,9 @@ class Mastery(BaseModel):
     level: float = Field(description="probability of answering a typical item of it correctly")
     trend: float | None = Field(
         description=f"by how much the level rose since before its last {RECENT} answers; "
-        "null where it was never practised"
+        "null where the history has none"
     )
-    answers: int = Field(description="answers of the history that practised it")
+    answers: int = Field(description="answers that practised it")
     correct: float = Field(description="of them right; partial credit counts in part")
     last: float | None = Field(description="unix seconds of the last of them, where known")
 
@@ -85,8 +92,9 @@ def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[Asked]:
 def cost(request: MasteryRequest) -> int:
     if not request.asked:
         return 0
-    before = sum(turn + 1 for turn in request.turns.values())
-    return len(request.history) + len(request.asked) + before
+    again = request.told - len(request.history)
+    before = sum(again + turn + 1 for turn in request.turns.values())
+    return request.told + len(request.asked) + before
 
 
 def answer(
@@ -102,18 +110,25 @@ def answer(
                 "skill": skill,
                 "level": round(level, 6),
                 "trend": round(level - before[skill], 6) if skill in before else None,
-                **_evidence([request.history[number] for number in practice.get(skill, ())]),
+                **_evidence(
+                    request.remembered.get(skill),
+                    [request.history[number] for number in practice.get(skill, ())],
+                ),
             }
             for skill, level in levels.items()
         ]
     }
 
 
-def _evidence(given: Sequence[Answer]) -> dict[str, Any]:
+def _evidence(before: Practised | None, given: Sequence[Answer]) -> dict[str, Any]:
     times = [answer.time for answer in given if answer.time is not None]
+    correct = sum(answer.correct for answer in given)
+    if before is not None:
+        times += [before.last] if before.last is not None else []
+        correct += before.correct
     return {
-        "answers": len(given),
-        "correct": round(sum(answer.correct for answer in given), 6),
+        "answers": len(given) + (before.answers if before else 0),
+        "correct": round(correct, 6),
         "last": max(times, default=None),
     }
 
@@ -156,4 +171,4 @@ def _of_skills(history: History, skills: NDArray[np.int64]) -> Asked:
     return Asked(history, items=unseen, skills=skills, skill_counts=one, now=np.nan)
 
 
-VERB = Verb(MasteryRequest, MasteryResponse, cost, examples, answer)
+VERB = Verb(MasteryRequest, MasteryResponse, cost, examples, answer, remembers=True)

@@ -86,7 +86,7 @@ def examples(request: NextRequest, vocabulary: Vocabulary) -> list[Asked]:
 
 
 def cost(request: NextRequest) -> int:
-    answers = len(request.history)
+    answers = request.told
     after = sum(2 * (answers + 1 + len(_names(candidate))) for candidate in request.candidates)
     return answers + len(request.candidates) + len(_skills(request)) + after
 
@@ -191,4 +191,4 @@ def _skills(request: NextRequest) -> list[str]:
     return list(dict.fromkeys(name for c in request.candidates for name in _names(c)))
 
 
-VERB = Verb(NextRequest, NextResponse, cost, examples, answer)
+VERB = Verb(NextRequest, NextResponse, cost, examples, answer, remembers=True)

@@ -31,7 +31,7 @@ def examples(request: PredictRequest, vocabulary: Vocabulary) -> list[Asked]:
 
 
 def cost(request: PredictRequest) -> int:
-    positions = len(request.history) + len(request.candidates)
+    positions = request.told + len(request.candidates)
     return positions + len(_looked_at(request)) * (positions - 1)
 
 

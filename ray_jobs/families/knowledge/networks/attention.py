@@ -21,7 +21,15 @@ from ray_jobs.families.knowledge.batch import Batch, Questions
 from ray_jobs.families.knowledge.loss import Told
 from ray_jobs.families.knowledge.networks.hint import Probes, probes
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
-from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Head, Question, last
+from ray_jobs.families.knowledge.networks.question import (
+    Answered,
+    Dropout,
+    Head,
+    Question,
+    anchored,
+    kept,
+    last,
+)
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.recipe import within
 
@@ -79,7 +87,7 @@ class AttentionNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor | Told:
         if batch.keeps:
-            return batch.counts.new_zeros(len(batch.items), 0)
+            return kept(anchored(self, batch), batch.counts.new_zeros(len(batch.items), 0))
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ray_jobs.families.knowledge.batch import Batch, Questions, collate, cost, examples
 from ray_jobs.families.knowledge.counts import COLUMNS
+from ray_jobs.families.knowledge.networks.question import anchored, kept
 from ray_jobs.families.knowledge.networks.rasch import with_unseen
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
 from ray_jobs.predictor import batches
@@ -95,7 +96,7 @@ class LogisticModule(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         if batch.keeps:
-            return batch.counts.new_zeros(len(batch.items), 0)
+            return kept(anchored(self, batch), batch.counts.new_zeros(len(batch.items), 0))
         ids, values = self.told(batch if batch.questions is None else batch.questions)
         return (self.terms[ids] * values).sum(dim=-1)
 

@@ -26,6 +26,7 @@ from ray_jobs.families.knowledge.networks.question import (
     Head,
     Question,
     anchored,
+    kept,
     last,
 )
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
@@ -125,7 +126,7 @@ class LstmNetwork(nn.Module):
         return answers
 
     def keep(self, batch: Batch, lengths: Tensor) -> Tensor:
-        """State and cell (B, 2 * width) after the first answers of each history, so many (B,)."""
+        """After so many answers of each history, (B,): state and cell, `kept`."""
         met, _, _ = self.question(batch)
         answered = self.answered.all(met, batch)[:, 1:]
         hidden, cell = self._begun(batch)
@@ -138,7 +139,7 @@ class LstmNetwork(nn.Module):
             _, (later, cells) = self.memory(packed, (hidden[:, some], cell[:, some]))
             hidden, cell = hidden.clone(), cell.clone()
             hidden[:, some], cell[:, some] = later, cells
-        return torch.cat([hidden[0], cell[0]], dim=-1)
+        return kept(lengths, torch.cat([hidden[0], cell[0]], dim=-1))
 
     def _begun(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """State and cell (1, B, width) before the answers of each history."""

@@ -90,6 +90,11 @@ def anchored(network: Any, batch: Batch) -> Tensor:
     return anchor
 
 
+def kept(lengths: Tensor, memory: Tensor) -> Tensor:
+    """What a network says of answers to be kept: how many it holds, and how (B, 1 + W)."""
+    return torch.cat([lengths.unsqueeze(1).to(memory.dtype), memory], dim=1)
+
+
 class Dropout(nn.Module):
     """Dropout by random bytes, eight to a draw, since a CPU draws one after the other.
 

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from ray_jobs.families.knowledge.batch import Batch, Questions, collate, cost, examples
 from ray_jobs.families.knowledge.loss import loss, weight
+from ray_jobs.families.knowledge.networks.question import anchored, kept
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
 from ray_jobs.predictor import batches
 
@@ -76,7 +77,7 @@ class RaschModule(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
         if batch.keeps:
-            return batch.counts.new_zeros(len(batch.items), 0)
+            return kept(anchored(self, batch), batch.counts.new_zeros(len(batch.items), 0))
         steps = batch.items.shape[1]
         skills = with_unseen(batch.skills)
         if batch.questions is not None:
