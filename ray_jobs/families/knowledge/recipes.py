@@ -33,7 +33,7 @@ def attention() -> Recipe:
 
 
 def best() -> Recipe:
-    """LSTM and transformer averaged, the most accurate: `lyceum run knowledge-best --data PATH`."""
+    """Three LSTMs and a transformer, the most accurate: `lyceum run knowledge-best --data PATH`."""
     return Recipe("knowledge-best", "knowledge", "knowledge", Blend(), columns=Columns())
 
 

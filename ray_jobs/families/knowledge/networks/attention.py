@@ -7,7 +7,7 @@ Attention is local to blocks, so that its cost is linear in the length.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
@@ -93,14 +93,16 @@ class AttentionNetwork(nn.Module):
         asked, difficulty, counts = self.question(batch)
         state = self.answered(asked, batch)
         drawn = probes(batch) if self.training and self.hint else None
-        look = None if drawn is None else self._look(drawn, asked, state)
+        look = None if drawn is None else self._look(drawn, asked)
+        seen = None if drawn is None else state[drawn.rows, drawn.steps].unsqueeze(1)
         for layer in self.layers:
-            state, look = layer(asked, state, look)
+            state, seen = layer(asked, state, look, seen)
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
         if drawn is None or look is None:
             return logits
+        assert seen is not None
         difficulty = self.question.difficulty(drawn.questions.items).squeeze(-1)
-        levels = self.head(look.state, look.asked, difficulty, drawn.questions.counts, whole=True)
+        levels = self.head(seen, look.asked, difficulty, drawn.questions.counts, whole=True)
         return Told(logits, drawn.penalty(levels, self.hint))
 
     def anchor(self, answers: Tensor) -> Tensor:
@@ -115,12 +117,15 @@ class AttentionNetwork(nn.Module):
         whole = answers.div(block, rounding_mode="floor") - len(self.layers) - 1
         return whole.clamp(min=0) * block
 
-    def _look(self, drawn: Probes, asked: Tensor, state: Tensor) -> Look:
-        """What is asked of some learners at some steps, before any layer."""
+    def shard_units(self) -> list[nn.Module]:
+        """What is gathered one at a time where the network is divided: a layer, and all of it."""
+        return list(self.layers)
+
+    def _look(self, drawn: Probes, asked: Tensor) -> Look:
+        """What is asked of some learners at some steps."""
         rows, steps = drawn.rows, drawn.steps
         return Look(
             asked=self.question.vectors(drawn.questions.items, drawn.questions.skills),
-            state=state[rows, steps].unsqueeze(1),
             before=pad(asked, (0, 0, 1, 0))[rows, steps],
             rows=rows,
             steps=steps,
@@ -167,22 +172,25 @@ class Layer(nn.Module):
     bias: Tensor  # (H, C, 2C); -inf for what lies ahead
 
     def forward(
-        self, asked: Tensor, state: Tensor, look: Look | None = None
-    ) -> tuple[Tensor, Look | None]:
-        """Vectors (B, T, width) that hold, at step t, answers before t only; and a look among them.
+        self,
+        asked: Tensor,
+        state: Tensor,
+        look: Look | None = None,
+        seen: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Vectors (B, T, width) that hold, at step t, answers before t only.
 
-        What is looked at passes with nothing dropped.
+        A look among them, with nothing dropped, makes of what was `seen` (N, 1, width) more.
         """
         normed = self.norm(state)
         query = self._split(self.query(torch.cat([asked, normed], dim=-1)))
         # A key is the question that was answered, so it is shifted like the answer.
         key, value = self._told(pad(asked, (0, 0, 1, 0))[:, :-1], normed)
         after = self._read(state, block_attention(query, key, value, self.bias))
-        if look is None:
+        if look is None or seen is None:
             return after, None
         near = self._near(key, value, look.rows, look.steps)
-        seen = self.ask(look.asked, look.state, look.before, near, whole=True)
-        return after, replace(look, state=seen)
+        return after, self.ask(look.asked, seen, look.before, near, whole=True)
 
     def near(self, met: Tensor, state: Tensor, lengths: Tensor) -> Near:
         """What a question after each history may look at: its last steps, up to two blocks."""
@@ -247,10 +255,9 @@ class Layer(nn.Module):
 
 @dataclass(frozen=True)
 class Look:
-    """What is asked of N learners at some step, on its way through the layers."""
+    """What is asked of N learners at some step."""
 
     asked: Tensor  # (N, 1, width)
-    state: Tensor  # (N, 1, width)
     before: Tensor  # (N, width) the question that was answered last
     rows: Tensor  # (N,) int64: who is asked
     steps: Tensor  # (N,) int64: how many answers are seen

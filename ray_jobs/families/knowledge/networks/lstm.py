@@ -87,7 +87,8 @@ class LstmNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor | Told:
         if batch.keeps:
-            return self.keep(batch, anchored(self, batch))
+            lengths = anchored(self, batch)
+            return kept(lengths, self.state(batch, lengths))
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
@@ -125,8 +126,8 @@ class LstmNetwork(nn.Module):
         """Of so many answers, how many need not be told again when what is kept of them is."""
         return answers
 
-    def keep(self, batch: Batch, lengths: Tensor) -> Tensor:
-        """After so many answers of each history, (B,): state and cell, `kept`."""
+    def state(self, batch: Batch, lengths: Tensor) -> Tensor:
+        """State and cell (B, 2 * width) after so many answers of each history, (B,)."""
         met, _, _ = self.question(batch)
         answered = self.answered.all(met, batch)[:, 1:]
         hidden, cell = self._begun(batch)
@@ -139,7 +140,7 @@ class LstmNetwork(nn.Module):
             _, (later, cells) = self.memory(packed, (hidden[:, some], cell[:, some]))
             hidden, cell = hidden.clone(), cell.clone()
             hidden[:, some], cell[:, some] = later, cells
-        return kept(lengths, torch.cat([hidden[0], cell[0]], dim=-1))
+        return torch.cat([hidden[0], cell[0]], dim=-1)
 
     def _begun(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """State and cell (1, B, width) before the answers of each history."""
