@@ -42,7 +42,7 @@ class Budget:
     warmup_epochs: float = 0.5  # until the learning rate is at its highest
     clip_norm: float = 1.0  # longest gradient of a step
     schedule: str = "cosine"  # of the rate after warm-up: cosine, linear, or constant
-    precision: str = "auto"  # float32, bfloat16, auto: that on a GPU alone, native: on CPUs too
+    precision: str = "auto"  # float32, bfloat16, auto: that on a GPU, native: on able CPUs too
     compiled: bool = False  # by torch.compile: minutes at first, then faster steps
     micro_cost: int = 0  # positions that a worker computes at once; 0: its share of the batch
     sharded: bool = False  # weights and all that moves them divided among the workers (FSDP2)

@@ -53,7 +53,7 @@ def answered(model: Artifact, verb: Verb, body: dict[str, Any]) -> dict[str, Any
     assert verb.cost(request) == sum(map(model.family.cost, examples)), "told before it is made"
     answer = verb.answer(request, predict(model, examples), model.vocabulary)
     if verb.keeps:
-        answer["state"] = sealed(KEY, answer["state"], service="s", version="1")
+        answer["state"] = sealed(KEY, answer["state"], service="s", version="1", digest="d")
     return answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.families.knowledge.remembered import Remembered
 from ray_jobs.predictor import predict
 from ray_jobs.privacy import Key
+from ray_jobs.serving import surface as surfaces
 from ray_jobs.serving.release import Release
 from ray_jobs.serving.surface import Surface
 from tests.knowledge_parts import ITEMS, SKILLS, arbitrary
@@ -27,14 +29,16 @@ Ask = Callable[..., httpx.Response]
 each_spec = pytest.mark.parametrize("name", sorted(SPECS))
 
 
-def surface(name: str, *, version: str = "7", service: str = "algebra", key: Key = KEY) -> Surface:
+def surface(
+    name: str, *, version: str = "7", service: str = "algebra", digest: str = "", key: Key = KEY
+) -> Surface:
     model = arbitrary(name)
     release = Release(
         service=service,
         family="knowledge",
         lineage="1f" * 16,
         artifact="somewhere",
-        digest=model.digest,
+        digest=digest,
         golden=[],
         card={},
         version=version,
@@ -189,6 +193,8 @@ def test_a_state_of_another_version_is_a_conflict_with_the_way_out(ask: Ask) -> 
         "made by version 7 of algebra, and this is version 8 of algebra; send the history "
         "instead, or get a new state for it from v1/state"
     )
+    other = surface("lstm", digest="f0" * 16)  # of another registry under the same key
+    assert "another version 7 of algebra" in refusal(ask(other, "v1/predict", body), 409)
     other = surface("lstm", service="biology")
     assert "version 7 of algebra" in refusal(ask(other, "v1/predict", body), 409)
     many = ask(
@@ -213,6 +219,7 @@ def test_a_state_of_another_version_is_a_conflict_with_the_way_out(ask: Ask) -> 
         "bnVsbA.{closed}",  # null
         "NQ.{closed}",  # 5
         "eyJhIjoxLCJiIjoyfQ.{closed}",  # {"a":1,"b":2}
+        f"{base64.b64encode(b'[' * 900 + b']' * 900).decode()}.AAAA",
     ],
 )
 def test_what_v1_state_did_not_give_is_refused(spoilt: str, ask: Ask) -> None:
@@ -238,6 +245,47 @@ def test_another_installation_cannot_read_it(ask: Ask) -> None:
     other = surface("lstm", key=Key(bytes(32)))
     body = {"state": token, **ASKED["v1/predict"]}
     assert "another key" in refusal(ask(other, "v1/predict", body), 422)
+
+
+def test_a_time_once_known_is_not_forgotten_for_an_answer_without_one(ask: Ask) -> None:
+    app = surface("lstm")
+    untimed = {key: value for key, value in answer(5).items() if key != "time"}
+    past = [*PAST[:5], untimed]
+    token = state(ask, app, past)
+    whole, told = (
+        {of["skill"]: of for of in ask(app, "v1/mastery", body).json()["mastery"]}
+        for body in ({"history": past}, {"state": token})
+    )
+    for skill in SKILLS:
+        assert told[skill]["last"] == pytest.approx(whole[skill]["last"])
+    early = ask(app, "v1/predict", {"state": token, "time": 1e9, **ASKED["v1/predict"]})
+    assert early.status_code == 422
+
+
+@pytest.mark.parametrize("unit", [1, 1e3, 1e6])
+def test_the_moment_of_the_last_answer_is_no_past_in_any_unit(unit: float, ask: Ask) -> None:
+    app, now = surface("lstm"), 1_790_000_000.123 * unit
+    token = state(ask, app, [{**answer(0), "time": now}])
+    body = {"state": token, "history": [{**answer(1), "time": now}], "time": now}
+    ask(app, "v1/predict", {**body, **ASKED["v1/predict"]}).raise_for_status()
+
+
+def test_instances_are_counted_before_the_next_one_is_opened(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = surface("rasch")  # which is told all again
+    body = {"state": state(ask, app, PAST), **ASKED["v1/predict"]}
+    opened: list[bytes] = []
+    decoded = Remembered.decoded
+
+    def spied(data: bytes) -> Remembered:
+        opened.append(data)
+        return decoded(data)
+
+    monkeypatch.setattr(Remembered, "decoded", spied)
+    monkeypatch.setattr(surfaces, "MAX_COST", 100)
+    assert ask(app, "v1/predict", {"instances": [body] * 50}).status_code == 413
+    assert len(opened) == 3
 
 
 def test_a_token_of_another_layout_is_refused(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,11 @@ class Surface:
         self.batcher = Batcher(model)
         # What stands in every answer: which model it came from.
         self.stamp = {"version": release.version, "lineage": release.lineage}
-        self.origin = {"service": release.service, "version": release.version}  # of states
+        self.origin = {  # of states
+            "service": release.service,
+            "version": release.version,
+            "digest": release.digest[:16],
+        }
         verbs = model.family.api.verbs(model.vocabulary)
         self.verbs = {f"v1/{name}": verb for name, verb in verbs.items()}
         openapi = document(release, verbs, self.prefix)
@@ -105,7 +109,13 @@ class Surface:
             detail = f"expected a list of 1 to {MAX_INSTANCES} requests"
             problem = {"pointer": "/instances", "detail": detail}
             raise Problem(422, f"/instances: {detail}", [problem])
-        requests = [self.validated(verb, v, f"/instances/{i}") for i, v in enumerate(instances)]
+        requests: list[Any] = []
+        cost = 0
+        for number, value in enumerate(instances):
+            requests.append(self.validated(verb, value, f"/instances/{number}"))
+            # Before the next one is opened: a state is larger than its token.
+            cost += _price(verb, requests[-1], explain=explain)
+            _must_be_affordable(cost)
         answers = await self.answers(verb, requests, explain=explain)
         return orjson.dumps({"answers": answers, **self.stamp})
 
@@ -113,14 +123,7 @@ class Surface:
         self, verb: Verb, requests: list[Any], *, explain: bool
     ) -> list[dict[str, Any]]:
         """Predict all requests together, and answer each, with its reasons where asked for."""
-        costs = [verb.cost, *([verb.explanation.cost] if explain and verb.explanation else [])]
-        cost = sum(each(request) for request in requests for each in costs)
-        if cost > MAX_COST:
-            raise Problem(
-                413,
-                f"{cost} rows would be read for the answers; at most {MAX_COST} in one request: "
-                "send it in parts",
-            )
+        _must_be_affordable(sum(_price(verb, request, explain=explain) for request in requests))
         told = await self.outcomes(verb.examples, requests)
         pairs = zip(requests, told, strict=True)
         answers = [self.told(verb, request, mine) for request, mine in pairs]
@@ -189,6 +192,21 @@ class Surface:
                 for path, verb in self.verbs.items()
             },
         }
+
+
+def _price(verb: Verb, request: Any, *, explain: bool) -> int:
+    """Positions that are read for an answer."""
+    reasons = verb.explanation.cost(request) if explain and verb.explanation else 0
+    return verb.cost(request) + reasons
+
+
+def _must_be_affordable(cost: int) -> None:
+    if cost > MAX_COST:
+        raise Problem(
+            413,
+            f"{cost} rows would be read for the answers; at most {MAX_COST} in one request: "
+            "send it in parts",
+        )
 
 
 def _explain(query: bytes, verb: Verb, path: str) -> bool:

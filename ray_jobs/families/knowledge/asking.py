@@ -29,6 +29,7 @@ from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 ROUNDING_S = 0.001
+ROUNDING = 1e-12  # of a time, relatively
 TOKEN: dict[str, Any] = {"type": "string", "description": "given by v1/state of this version"}
 MAX_ANSWERS = 20_000
 MAX_CANDIDATES = 1_000
@@ -119,7 +120,8 @@ def _latest(info: ValidationInfo) -> float:
     """Unix seconds of what is remembered last; 0 where nothing is."""
     state: Remembered | None = info.data.get("state")
     # An hour's number is rounded; a time that was sent must not lie before itself.
-    return 0.0 if state is None or state.latest is None else state.latest - ROUNDING_S
+    latest = 0.0 if state is None else state.latest or 0.0
+    return max(0.0, latest - max(ROUNDING_S, ROUNDING * latest))
 
 
 Question = tuple[int, tuple[int, ...]]  # ids of an item and of its skills

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ray_jobs.families.knowledge.counts import (
     COLUMNS,
+    NO_TALLIES,
     Answers,
     Tallies,
     asked_counts,
@@ -24,6 +25,8 @@ from ray_jobs.families.knowledge.counts import (
     tallied,
 )
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
+
+KEEPING = 50  # positions that it takes as long as, to pack what is kept
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Batch:
 def cost(example: History | Asked | Kept) -> int:
     """Positions an example takes in a batch."""
     if isinstance(example, Kept):
-        return max(1, len(example.history.items))
+        return KEEPING + len(example.history.items)
     if isinstance(example, Asked):
         return len(example.history.items) + len(example.items)
     return len(example.items)
@@ -196,7 +199,7 @@ def _before(carried: Sequence[Carried | None], rows: int) -> dict[str, Tensor]:
 def counted(history: History, carried: Carried | None) -> Tallies:
     """What is counted of a learner's answers, those carried among them."""
     answers = _end_to_end([history], np.array([len(history.items)], np.int64))
-    return tallied(answers, carried.tallies if carried else Tallies.empty())
+    return tallied(answers, carried.tallies if carried else NO_TALLIES)
 
 
 def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int64]) -> Questions:
@@ -216,7 +219,7 @@ def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int
     )
     where = (learner, np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes))
     shape = (rounded(len(asked)), rounded(int(sizes.max())))
-    before = [one.carried.tallies if one.carried else Tallies.empty() for one in asked]
+    before = [one.carried.tallies if one.carried else NO_TALLIES for one in asked]
     counts = asked_counts(answers, questions, before if any(o.carried for o in asked) else ())
     return Questions(
         items=_padded(questions.items, where, shape),

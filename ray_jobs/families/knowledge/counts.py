@@ -27,9 +27,10 @@ COLUMNS = (
 )
 ITEM_COLUMNS = slice(len(PAST), 2 * len(PAST))
 # What must be known of a group of answers to count on: how many and how many right, decayed
-# sums of results (-1..1), the last result, when it was (hours) and which answer of the learner.
-TALLIED = ("given", "wins", "fast", "slow", "last", "hours", "step")
-NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, np.nan, np.nan)
+# sums of results (-1..1), the last result, when it was (hours) and which answer of the learner;
+# and, of those whose time is known, when the last one was.
+TALLIED = ("given", "wins", "fast", "slow", "last", "hours", "step", "latest")
+NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class Tallies:
         return cls(0, Tally.empty(), Tally.empty(), Tally.empty())
 
 
+NO_TALLIES = Tallies.empty()
+
+
 def tallied(answers: Answers, before: Tallies) -> Tallies:
     """What was counted before, and the answers of one learner since."""
     known, owner = answers.items != UNSEEN, answers.owner
@@ -106,8 +110,10 @@ def _tally(
             more = np.add.reduceat(np.power(keep, age) * results, start)
             found[:, column] = old[:, column] * np.power(keep, given) + more
         found[:, 4] = results[last]
-        found[:, 5] = answers.times[owner[last]] / 3600.0
+        hours = answers.times[owner] / 3600.0
+        found[:, 5] = hours[last]
         found[:, 6] = steps + answers.step[owner[last]]
+        found[:, 7] = np.fmax(old[:, 7], np.fmax.reduceat(hours, start))
         sums[at] = found
     return Tally(every, sums)
 
@@ -133,65 +139,62 @@ def asked_counts(
     of each learner what was counted before those answers; without it, nothing was.
     """
     every, known = _joined(answers, questions), len(answers.items)
+    learners = int(every.learner.max(initial=-1)) + 1
+    # Many questions may be variants of one: what went before them is laid out once.
+    kinds = list({id(one): one for one in before or [NO_TALLIES]}.values())
+    number = {id(one): n for n, one in enumerate(kinds)}
+    which = np.array([number[id(one)] for one in before] or [0] * learners, np.int64)
+    largest = max(int(t.ids.max(initial=0)) for one in kinds for t in (one.skills, one.items))
+    size = max(_size(every), largest + 1)
     skills, items, overall = (
-        _Begun.of([getattr(one, name) for one in before]) for name in ("skills", "items", "overall")
+        _Seeds.of([getattr(one, name) for one in kinds], which, width)
+        for name, width in (("skills", size), ("items", size), ("overall", 1))
     )
-    size = max(_size(every), skills.size, items.size)
-    if before:
-        steps = np.array([one.steps for one in before])
-        every = replace(every, step=every.step + steps[every.learner])
+    steps = np.array([one.steps for one in kinds], np.int64)[which]
+    every = replace(every, step=every.step + steps[every.learner])
     skill_key = _skill_key(every, size)
-    tags = _last_of_each(every, skill_key, every.owner, len(answers.owner), skills.keyed(size))
+    tags = _last_of_each(every, skill_key, every.owner, len(answers.owner), skills)
     everything = np.arange(len(every.items))
-    by_item = _last_of_each(every, _item_key(every, size), everything, known, items.keyed(size))
-    of_all = _last_of_each(every, every.learner, everything, known, overall.keyed(1))
+    by_item = _last_of_each(every, _item_key(every, size), everything, known, items)
+    of_all = _last_of_each(every, every.learner, everything, known, overall)
     # One entry for each pair of learner and skill, so that each skill counts once.
-    met = np.union1d(skill_key[: len(answers.owner)], skills.keyed(size).keys) // size
-    counted = np.bincount(met, minlength=int(every.learner.max(initial=-1)) + 1)
+    met = np.unique(skill_key[: len(answers.owner)])
+    new = np.bincount(met[~skills.found(met)[1]] // size, minlength=learners)
+    counted = new + np.array([len(one.skills.ids) for one in kinds], np.int64)[which]
     known_skills = counted[questions.learner].astype(np.float64)
     return _features(questions, tags, by_item, of_all, known_skills)
 
 
 @dataclass(frozen=True)
 class _Seeds:
-    """What was counted of G groups before their first entry."""
+    """What was counted of groups before their first entry, under keys of K learners' pasts."""
 
-    keys: NDArray[np.int64]  # (G,) ascending
+    keys: NDArray[np.int64]  # (G,) ascending: the number of a past, times `size`, and an id
     sums: NDArray[np.float64]  # (G, TALLIED)
-
-    def of(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What was counted of these groups, (M, TALLIED)."""
-        found = np.tile(np.array(NOTHING), (len(keys), 1))
-        if len(self.keys):
-            at = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
-            same = self.keys[at] == keys
-            found[same] = self.sums[at[same]]
-        return found
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """The tallies of several learners, laid end to end."""
-
-    learner: NDArray[np.int64]  # (M,) ascending
-    ids: NDArray[np.int64]  # (M,) ascending within a learner
-    sums: NDArray[np.float64]  # (M, TALLIED)
+    which: NDArray[np.int64]  # (B,) the past of each learner
+    size: int
 
     @classmethod
-    def of(cls, tallies: Sequence[Tally]) -> _Begun:
-        every = [Tally.empty(), *tallies]
-        return cls(
-            np.repeat(np.arange(len(tallies)), [len(one.ids) for one in tallies]),
-            np.concatenate([one.ids for one in every]),
-            np.concatenate([one.sums for one in every]),
-        )
+    def of(cls, tallies: Sequence[Tally], which: NDArray[np.int64], size: int) -> _Seeds:
+        past = np.repeat(np.arange(len(tallies)), [len(one.ids) for one in tallies])
+        ids = np.concatenate([one.ids for one in tallies])
+        return cls(past * size + ids, np.concatenate([one.sums for one in tallies]), which, size)
 
-    @property
-    def size(self) -> int:
-        return int(self.ids.max(initial=-1)) + 1
+    def found(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Where groups stand among them, and whether they do; a negative key never does."""
+        learner, ids = np.divmod(keys, self.size)
+        own = np.where(keys < 0, -1, self.which[learner.clip(min=0)] * self.size + ids)
+        if not len(self.keys):
+            return own, np.zeros(len(own), np.bool_)
+        at = np.searchsorted(self.keys, own).clip(max=len(self.keys) - 1)
+        return at, self.keys[at] == own
 
-    def keyed(self, size: int) -> _Seeds:
-        return _Seeds(self.learner * size + self.ids, self.sums)
+    def seeded(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What was counted of these groups, (M, TALLIED)."""
+        seeds = np.tile(np.array(NOTHING), (len(keys), 1))
+        at, same = self.found(keys)
+        seeds[same] = self.sums[at[same]]
+        return seeds
 
 
 def _features(
@@ -275,8 +278,13 @@ def _past(
     rank = index - start
     correct = answers.correct[owner].astype(np.float64)
     groups = np.cumsum(fresh) - 1
-    begun = (seeds or _Seeds(key[:0], np.empty((0, len(TALLIED))))).of(key[fresh])
-    given, wins_then, fast, slow, last_then, hours, step = begun[groups].T
+    first_keys = key[fresh]
+    begun = (
+        np.tile(np.array(NOTHING), (len(first_keys), 1))
+        if seeds is None
+        else seeds.seeded(first_keys)
+    )
+    given, wins_then, fast, slow, last_then, hours, step, _ = begun[groups].T
     wins = wins_then + _sum_before(correct, start)
     last = np.where(fresh, last_then, 2.0 * np.roll(correct, 1) - 1.0)
     sorted_past = np.stack(

@@ -22,7 +22,7 @@ from ray_jobs.families.knowledge.counts import TALLIED, Tallies, Tally
 FORMAT = 1  # of the bytes; another number for another layout
 SECONDS = 3600.0  # of an hour
 GROUPS = ("skills", "items", "overall")
-GIVEN, WINS, HOURS = (TALLIED.index(name) for name in ("given", "wins", "hours"))
+GIVEN, WINS, LATEST = (TALLIED.index(name) for name in ("given", "wins", "latest"))
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Practised:
 
     answers: int
     correct: float  # of them right; partial credit counts in part
-    last: float | None  # unix seconds of the last of them, where known
+    last: float | None  # unix seconds of the last of them whose time is known
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ class Remembered:
     @cached_property
     def latest(self) -> float | None:
         """Unix seconds of the last answer whose time is known."""
-        hours = np.concatenate([getattr(self.tallies, name).sums[:, HOURS] for name in GROUPS])
-        known = hours[~np.isnan(hours)]
-        return float(known.max()) * SECONDS if len(known) else None
+        hours = float(np.fmax.reduce(self.tallies.overall.sums[:, LATEST], initial=np.nan))
+        return None if math.isnan(hours) else hours * SECONDS
 
     @cached_property
     def skills(self) -> dict[str, Practised]:
@@ -61,7 +60,7 @@ class Remembered:
             name: Practised(
                 answers=int(sums[GIVEN]),
                 correct=float(sums[WINS]),
-                last=None if math.isnan(sums[HOURS]) else round(float(sums[HOURS]) * SECONDS, 3),
+                last=None if math.isnan(sums[LATEST]) else round(float(sums[LATEST]) * SECONDS, 3),
             )
             for name, sums in zip(self.names, self.tallies.skills.sums, strict=True)
             if name

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ray_jobs.families.knowledge.asking import PAST, Past, Request
-from ray_jobs.families.knowledge.batch import Carried, Kept, between, counted
+from ray_jobs.families.knowledge.batch import KEEPING, Carried, Kept, between, counted
 from ray_jobs.families.knowledge.remembered import Remembered
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 from ray_jobs.verb import Verb
@@ -34,7 +34,7 @@ class StateResponse(BaseModel):
 
 
 def cost(request: StateRequest) -> int:
-    return max(1, request.told)
+    return KEEPING + request.told
 
 
 def examples(request: StateRequest, vocabulary: Vocabulary) -> list[Kept]:
