@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from ray_jobs.families.knowledge import remembered
+from ray_jobs.families.knowledge.counts import FAST, SLOW, TALLIED
 from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.families.knowledge.remembered import Remembered
 from ray_jobs.predictor import predict
@@ -286,6 +287,16 @@ def test_instances_are_counted_before_the_next_one_is_opened(
     monkeypatch.setattr(surfaces, "MAX_COST", 100)
     assert ask(app, "v1/predict", {"instances": [body] * 50}).status_code == 413
     assert len(opened) == 3
+
+
+def test_what_tokens_hold_goes_with_the_number_of_their_layout() -> None:
+    """Whoever changes one of these raises FORMAT: tokens outlive the code of a version."""
+    assert (remembered.FORMAT, TALLIED, FAST, SLOW) == (
+        1,
+        ("given", "wins", "fast", "slow", "last", "hours", "step", "latest"),
+        0.6,
+        0.9,
+    )
 
 
 def test_a_token_of_another_layout_is_refused(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

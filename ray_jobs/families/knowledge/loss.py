@@ -40,7 +40,8 @@ def loss(said: Tensor | Told, batch: Batch) -> Tensor:
     """Summed cross-entropy in nats over scored steps; partial credit is a soft target.
 
     Of several networks side by side, logits (M, B, T), it is the mean of theirs. In
-    training the price of what they should not say comes on top.
+    training the price of what they should not say comes on top, so that a training
+    loss is a little more than the cross-entropy that validation tells.
     """
     if isinstance(said, Told):
         return loss(said.logits, batch) + said.penalty
