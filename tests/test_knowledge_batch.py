@@ -21,9 +21,10 @@ from ray_jobs.families.knowledge.batch import (
     outcomes,
     rounded,
 )
-from ray_jobs.families.knowledge.counts import COLUMNS, FAST, SLOW
+from ray_jobs.families.knowledge.counts import COLUMNS
 from ray_jobs.families.knowledge.loss import loss, weight
 from ray_jobs.families.knowledge.table import CLEAN
+from ray_jobs.families.knowledge.tallies import FAST, SLOW
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 VOCABULARY = Vocabulary(items=tuple("abcdef"), skills=tuple("xyz"))

@@ -19,7 +19,7 @@ from ray_jobs import artifact
 from ray_jobs.families.knowledge.batch import Batch, History, collate, cost, examples
 from ray_jobs.families.knowledge.loss import loss, weight
 from ray_jobs.families.knowledge.networks import SPECS
-from ray_jobs.families.knowledge.networks.attention import attend, block_attention, forgetting
+from ray_jobs.families.knowledge.networks.blocks import attend, block_attention, forgetting
 from ray_jobs.families.knowledge.networks.neighbours import item_vectors
 from ray_jobs.families.knowledge.networks.rasch import Rasch, RaschModule
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary

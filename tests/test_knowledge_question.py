@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ray_jobs.families.knowledge.batch import Batch, collate, examples
 from ray_jobs.families.knowledge.counts import COLUMNS, ITEM_COLUMNS
-from ray_jobs.families.knowledge.networks.attention import Attention, Layer, forgetting
+from ray_jobs.families.knowledge.networks.attention import Attention, Layer
+from ray_jobs.families.knowledge.networks.blocks import forgetting
 from ray_jobs.families.knowledge.networks.neighbours import REACH, item_vectors
 from ray_jobs.families.knowledge.networks.question import Answered, Dropout, Question
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary

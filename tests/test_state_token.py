@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from ray_jobs.families.knowledge import remembered
-from ray_jobs.families.knowledge.counts import FAST, SLOW, TALLIED
 from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.families.knowledge.remembered import Remembered
+from ray_jobs.families.knowledge.tallies import FAST, SLOW, TALLIED
 from ray_jobs.predictor import predict
 from ray_jobs.privacy import Key
 from ray_jobs.serving import surface as surfaces

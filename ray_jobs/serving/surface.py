@@ -101,7 +101,7 @@ class Surface:
             raise Problem(400, f"the body is not JSON: {error}") from error
         if not (isinstance(values, dict) and set(values) == {"instances"}):
             (answer,) = await self.answers(
-                verb, [self.validated(verb, values, "")], explain=explain
+                verb, self.requests(verb, {"": values}, explain=explain), explain=explain
             )
             return orjson.dumps({**answer, **self.stamp})
         instances = values["instances"]
@@ -109,21 +109,34 @@ class Surface:
             detail = f"expected a list of 1 to {MAX_INSTANCES} requests"
             problem = {"pointer": "/instances", "detail": detail}
             raise Problem(422, f"/instances: {detail}", [problem])
-        requests: list[Any] = []
-        cost = 0
-        for number, value in enumerate(instances):
-            requests.append(self.validated(verb, value, f"/instances/{number}"))
-            # Before the next one is opened: a state is larger than its token.
-            cost += _price(verb, requests[-1], explain=explain)
-            _must_be_affordable(cost)
+        told = {f"/instances/{number}": value for number, value in enumerate(instances)}
+        requests = self.requests(verb, told, explain=explain)
         answers = await self.answers(verb, requests, explain=explain)
         return orjson.dumps({"answers": answers, **self.stamp})
+
+    def requests(self, verb: Verb, told: dict[str, Any], *, explain: bool) -> list[Any]:
+        """What is asked, by where it stands in the body; raises Problem where it costs too much."""
+        requests: list[Any] = []
+        cost = 0
+        for prefix, value in told.items():
+            request = self.validated(verb, value, prefix)
+            requests.append(request)
+            # Before the next one is opened: a state is larger than its token.
+            cost += verb.cost(request)
+            if explain and verb.explanation:
+                cost += verb.explanation.cost(request)
+            if cost > MAX_COST:
+                raise Problem(
+                    413,
+                    f"{cost} rows would be read for the answers; at most {MAX_COST} in one "
+                    "request: send it in parts",
+                )
+        return requests
 
     async def answers(
         self, verb: Verb, requests: list[Any], *, explain: bool
     ) -> list[dict[str, Any]]:
         """Predict all requests together, and answer each, with its reasons where asked for."""
-        _must_be_affordable(sum(_price(verb, request, explain=explain) for request in requests))
         told = await self.outcomes(verb.examples, requests)
         pairs = zip(requests, told, strict=True)
         answers = [self.told(verb, request, mine) for request, mine in pairs]
@@ -192,21 +205,6 @@ class Surface:
                 for path, verb in self.verbs.items()
             },
         }
-
-
-def _price(verb: Verb, request: Any, *, explain: bool) -> int:
-    """Positions that are read for an answer."""
-    reasons = verb.explanation.cost(request) if explain and verb.explanation else 0
-    return verb.cost(request) + reasons
-
-
-def _must_be_affordable(cost: int) -> None:
-    if cost > MAX_COST:
-        raise Problem(
-            413,
-            f"{cost} rows would be read for the answers; at most {MAX_COST} in one request: "
-            "send it in parts",
-        )
 
 
 def _explain(query: bytes, verb: Verb, path: str) -> bool:

@@ -15,15 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_jobs.families.knowledge.counts import (
-    COLUMNS,
-    NO_TALLIES,
-    Answers,
-    Tallies,
-    asked_counts,
-    causal_counts,
-    tallied,
-)
+from ray_jobs.families.knowledge.answers import Answers
+from ray_jobs.families.knowledge.counts import COLUMNS, asked_counts, causal_counts
+from ray_jobs.families.knowledge.tallies import NO_TALLIES, Tallies, tallied
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 KEEPING = 50  # positions that it takes as long as, to pack what is kept

@@ -8,14 +8,15 @@ hard to beat (Gervet et al. 2020), so every network gets them at its head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_jobs.families.knowledge.answers import Answers
+from ray_jobs.families.knowledge.tallies import FAST, NO_TALLIES, NOTHING, SLOW, Seeds, Tallies
 from ray_jobs.families.knowledge.vocabulary import UNSEEN
 
-FAST, SLOW = 0.6, 0.9  # how much of an answer's weight is left at the next one of its group
 NEGLIGIBLE = 1e-7  # weight below which an old answer is no longer added to a decayed mean
 
 PAST = ("wins", "fails", "fast", "slow", "last", "hours", "gap")
@@ -26,96 +27,6 @@ COLUMNS = (
     "all_skills",
 )
 ITEM_COLUMNS = slice(len(PAST), 2 * len(PAST))
-# What must be known of a group of answers to count on: how many and how many right, decayed
-# sums of results (-1..1), the last result, when it was (hours) and which answer of the learner;
-# and, of those whose time is known, when the last one was.
-TALLIED = ("given", "wins", "fast", "slow", "last", "hours", "step", "latest")
-NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, np.nan, np.nan, np.nan)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers of several learners laid end to end: N answers, S skills in all."""
-
-    learner: NDArray[np.int64]  # (N,) ascending
-    step: NDArray[np.int64]  # (N,) 0.. within the learner
-    items: NDArray[np.int64]  # (N,)
-    correct: NDArray[np.float32]  # (N,)
-    times: NDArray[np.float64]  # (N,) unix seconds, NaN when unknown
-    skills: NDArray[np.int64]  # (S,) a set per answer, so no repeats within one
-    skill_counts: NDArray[np.int64]  # (N,)
-    owner: NDArray[np.int64]  # (S,) the answer that a skill belongs to, ascending
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What was counted of M groups of a learner's answers: by skill, by item, or of all."""
-
-    ids: NDArray[np.int64]  # (M,) ascending, each once
-    sums: NDArray[np.float64]  # (M, TALLIED)
-
-    @classmethod
-    def empty(cls) -> Tally:
-        return cls(np.empty(0, np.int64), np.empty((0, len(TALLIED))))
-
-
-@dataclass(frozen=True)
-class Tallies:
-    """What was counted of a learner's answers, as if nothing else were left of them."""
-
-    steps: int  # how many there were
-    skills: Tally
-    items: Tally  # UNSEEN is none of them
-    overall: Tally  # its one id is 0
-
-    @classmethod
-    def empty(cls) -> Tallies:
-        return cls(0, Tally.empty(), Tally.empty(), Tally.empty())
-
-
-NO_TALLIES = Tallies.empty()
-
-
-def tallied(answers: Answers, before: Tallies) -> Tallies:
-    """What was counted before, and the answers of one learner since."""
-    known, owner = answers.items != UNSEEN, answers.owner
-    everyone = np.arange(len(answers.items))
-    return Tallies(
-        steps=before.steps + len(answers.items),
-        skills=_tally(answers, before.steps, answers.skills, owner, before.skills),
-        items=_tally(answers, before.steps, answers.items[known], everyone[known], before.items),
-        overall=_tally(answers, before.steps, 0 * everyone, everyone, before.overall),
-    )
-
-
-def _tally(
-    answers: Answers, steps: int, ids: NDArray[np.int64], owner: NDArray[np.int64], before: Tally
-) -> Tally:
-    """Entries, in order of time, added to what was counted before them."""
-    order = np.argsort(ids, kind="stable")
-    owner = owner[order]
-    new, start, given = np.unique(ids[order], return_index=True, return_counts=True)
-    every = np.union1d(before.ids, new)
-    sums = np.tile(np.array(NOTHING), (len(every), 1))
-    sums[np.searchsorted(every, before.ids)] = before.sums
-    if len(new):
-        correct = answers.correct[owner].astype(np.float64)
-        results, last = 2.0 * correct - 1.0, start + given - 1
-        age = np.repeat(last, given) - np.arange(len(owner))
-        at = np.searchsorted(every, new)
-        old, found = sums[at], sums[at].copy()
-        found[:, 0] += given
-        found[:, 1] += np.add.reduceat(correct, start)
-        for column, keep in ((2, FAST), (3, SLOW)):
-            more = np.add.reduceat(np.power(keep, age) * results, start)
-            found[:, column] = old[:, column] * np.power(keep, given) + more
-        found[:, 4] = results[last]
-        hours = answers.times[owner] / 3600.0
-        found[:, 5] = hours[last]
-        found[:, 6] = steps + answers.step[owner[last]]
-        found[:, 7] = np.fmax(old[:, 7], np.fmax.reduceat(hours, start))
-        sums[at] = found
-    return Tally(every, sums)
 
 
 def causal_counts(answers: Answers) -> NDArray[np.float32]:
@@ -147,7 +58,7 @@ def asked_counts(
     largest = max(int(t.ids.max(initial=0)) for one in kinds for t in (one.skills, one.items))
     size = max(_size(every), largest + 1)
     skills, items, overall = (
-        _Seeds.of([getattr(one, name) for one in kinds], which, width)
+        Seeds.of([getattr(one, name) for one in kinds], which, width)
         for name, width in (("skills", size), ("items", size), ("overall", 1))
     )
     steps = np.array([one.steps for one in kinds], np.int64)[which]
@@ -163,38 +74,6 @@ def asked_counts(
     counted = new + np.array([len(one.skills.ids) for one in kinds], np.int64)[which]
     known_skills = counted[questions.learner].astype(np.float64)
     return _features(questions, tags, by_item, of_all, known_skills)
-
-
-@dataclass(frozen=True)
-class _Seeds:
-    """What was counted of groups before their first entry, under keys of K learners' pasts."""
-
-    keys: NDArray[np.int64]  # (G,) ascending: the number of a past, times `size`, and an id
-    sums: NDArray[np.float64]  # (G, TALLIED)
-    which: NDArray[np.int64]  # (B,) the past of each learner
-    size: int
-
-    @classmethod
-    def of(cls, tallies: Sequence[Tally], which: NDArray[np.int64], size: int) -> _Seeds:
-        past = np.repeat(np.arange(len(tallies)), [len(one.ids) for one in tallies])
-        ids = np.concatenate([one.ids for one in tallies])
-        return cls(past * size + ids, np.concatenate([one.sums for one in tallies]), which, size)
-
-    def found(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Where groups stand among them, and whether they do; a negative key never does."""
-        learner, ids = np.divmod(keys, self.size)
-        own = np.where(keys < 0, -1, self.which[learner.clip(min=0)] * self.size + ids)
-        if not len(self.keys):
-            return own, np.zeros(len(own), np.bool_)
-        at = np.searchsorted(self.keys, own).clip(max=len(self.keys) - 1)
-        return at, self.keys[at] == own
-
-    def seeded(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What was counted of these groups, (M, TALLIED)."""
-        seeds = np.tile(np.array(NOTHING), (len(keys), 1))
-        at, same = self.found(keys)
-        seeds[same] = self.sums[at[same]]
-        return seeds
 
 
 def _features(
@@ -247,7 +126,7 @@ def _last_of_each(
     key: NDArray[np.int64],
     owner: NDArray[np.int64],
     known: int,
-    seeds: _Seeds,
+    seeds: Seeds,
 ) -> NDArray[np.float64]:
     """`_past` of the entries from `known` on, of which none is a past of another."""
     _, first, again = np.unique(key[known:], return_index=True, return_inverse=True)
@@ -261,7 +140,7 @@ def _past(
     answers: Answers,
     key: NDArray[np.int64],
     owner: NDArray[np.int64],
-    seeds: _Seeds | None = None,
+    seeds: Seeds | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Features of the earlier entries with the same key, (M, PAST), and whether there are none.
 

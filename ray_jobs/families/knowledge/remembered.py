@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ray_jobs.families.knowledge.batch import Carried, History, counted
-from ray_jobs.families.knowledge.counts import TALLIED, Tallies, Tally
+from ray_jobs.families.knowledge.tallies import TALLIED, Tallies, Tally
 
 FORMAT = 1  # of the bytes; another number for another layout
 SECONDS = 3600.0  # of an hour

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from ray_jobs.families.knowledge.batch import Batch, Questions
-from ray_jobs.families.knowledge.counts import COLUMNS, FAST, ITEM_COLUMNS, SLOW
+from ray_jobs.families.knowledge.counts import COLUMNS, ITEM_COLUMNS
+from ray_jobs.families.knowledge.tallies import FAST, SLOW
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN
 
 DRAWN = 128  # one of so many positions of a batch; with one of 8 levels fall as seldom
