@@ -63,7 +63,7 @@ class Mastery(BaseModel):
     skill: str
     level: float = Field(description="probability of answering a typical item of it correctly")
     trend: float | None = Field(
-        description=f"by how much the level rose since before its last {RECENT} answers; "
+        description=f"by how much the level rose since before the last {RECENT} answers to it sent; "
         "null where the history has none"
     )
     answers: int = Field(description="answers that practised it")
