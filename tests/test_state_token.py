@@ -316,6 +316,7 @@ def test_an_answer_from_before_the_state_is_refused(ask: Ask) -> None:
         response = ask(app, "v1/predict", {"state": token, **body, **ASKED["v1/predict"]})
         assert response.status_code == 422
         assert response.json()["errors"][0]["pointer"] == pointer
+        assert "of the state" in response.json()["detail"]
     same = {"history": [answer(36)], "time": PAST[-1]["time"]}
     ask(app, "v1/predict", {"state": token, **same, **ASKED["v1/predict"]}).raise_for_status()
 

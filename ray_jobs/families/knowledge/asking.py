@@ -90,12 +90,13 @@ class Request(Strict):
     @classmethod
     def oldest_first(cls, history: list[Answer], info: ValidationInfo) -> list[Answer]:
         """Refuse an order that would be taken for another past than the learner's."""
-        latest = _latest(info)
+        latest = begun = _latest(info)
         for number, answer in enumerate(history):
             if answer.time is not None:
                 if answer.time < latest:
+                    whom = "the last one of the state" if latest == begun else "the one it follows"
                     raise ValueError(
-                        f"answer {number} is from before the one it follows; expected oldest first"
+                        f"answer {number} is from before {whom}; expected oldest first"
                     )
                 latest = answer.time
         return history
@@ -107,7 +108,8 @@ class Request(Strict):
         history: list[Answer] = info.data.get("history", [])
         last = max((a.time for a in history if a.time is not None), default=_latest(info))
         if time is not None and time < last:
-            raise ValueError(f"{time:.0f} is before the last answer of the history ({last:.0f})")
+            where = "history" if any(a.time is not None for a in history) else "state"
+            raise ValueError(f"{time:.0f} is before the last answer of the {where} ({last:.0f})")
         return time
 
     @property

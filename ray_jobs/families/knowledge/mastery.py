@@ -63,8 +63,8 @@ class Mastery(BaseModel):
     skill: str
     level: float = Field(description="probability of answering a typical item of it correctly")
     trend: float | None = Field(
-        description=f"by how much the level rose since before the last {RECENT} answers to it sent; "
-        "null where the history has none"
+        description=f"by how much the level rose since before the last {RECENT} answers of the "
+        "history that practised it; null where none did"
     )
     answers: int = Field(description="answers that practised it")
     correct: float = Field(description="of them right; partial credit counts in part")
