@@ -106,7 +106,8 @@ class Toys:
     def port(self, platform: Platform, name: str) -> int:
         """Where a toy listens; so does the worker, somewhere, to tell that it is ready."""
         if name == "worker":
-            return self._workers.setdefault(platform.ray_address, ports.any_free("127.0.0.1"))
+            drawn = ports.any_free("127.0.0.1", vars(platform.ports).values())
+            return self._workers.setdefault(platform.ray_address, drawn)
         return int(getattr(platform.ports, name))
 
     def pids(self) -> dict[str, int]:

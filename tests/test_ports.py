@@ -77,6 +77,15 @@ def test_the_inner_ports_of_two_rays_differ() -> None:
     assert len(set(inner.values())) == len(inner) == 5
 
 
+def test_a_port_that_is_drawn_is_none_that_another_of_the_platform_will_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = [n for n in range(20_000, 32_768) if ports.free("127.0.0.1", n)][:7]
+    monkeypatch.setattr(ports, "OURS", few)
+    assert set(vars(ports.inner(few[:2])).values()) == set(few[2:])
+    assert ports.any_free("127.0.0.1", few[1:]) == few[0]
+
+
 def test_ray_listens_on_this_machine_whatever_the_setting_says(settings: Settings) -> None:
     wide = replace(settings, host="0.0.0.0")
     heard = {name: ports.listens_on(wide, name) for name in vars(Ports(1, 2, 3, 4, 5))}

@@ -51,7 +51,7 @@ def embedded(settings: Settings) -> Iterator[Embedded]:
     inner = ports.inner()
     variables = {MARK: mark} | ray_environment(Path(temp), inner)
     try:
-        yield Embedded(variables, temp, ports.any_free(settings.host))
+        yield Embedded(variables, temp, ports.any_free(settings.host, vars(inner).values()))
     finally:
         stop(marked(settings.home, lambda found: found == mark), GRACE_S)
         shutil.rmtree(temp, ignore_errors=True)

@@ -80,7 +80,8 @@ def _start(
     settings: Settings, platform: Platform, live: list[str], on_progress: Progress
 ) -> Platform:
     record.write(settings.home, platform)
-    missing = [c for c in components(settings, platform, ports.inner()) if c.name not in live]
+    inner = ports.inner(vars(platform.ports).values())
+    missing = [c for c in components(settings, platform, inner) if c.name not in live]
     if "ray" not in live:
         missing.append(serve_starter(settings, platform))
         if not haproxy_available():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 
 from flows.platform.environment import LOOPBACK
@@ -63,18 +63,19 @@ def choose(settings: Settings, live: Mapping[str, int], before: Ports | None = N
     return Ports(**chosen)
 
 
-def inner() -> InnerPorts:
-    """Five free ports that differ."""
-    drawn: set[int] = set()
+def inner(taken: Collection[int] = ()) -> InnerPorts:
+    """Five free ports that differ, also from those `taken` by servers yet to start."""
+    drawn: list[int] = []
     while len(drawn) < len(fields(InnerPorts)):
-        drawn.add(any_free(LOOPBACK))
+        drawn.append(any_free(LOOPBACK, {*taken, *drawn}))
     return InnerPorts(*drawn)
 
 
-def any_free(host: str) -> int:
-    """A port nobody listens on now, and that no connection is given before we do."""
+def any_free(host: str, taken: Collection[int] = ()) -> int:
+    """A port nobody listens on now, none `taken`, and that no connection is given before we do."""
     chance = random.SystemRandom()
-    return next(port for port in iter(lambda: chance.choice(OURS), 0) if free(host, port))
+    drawn = iter(lambda: chance.choice(OURS), 0)
+    return next(port for port in drawn if port not in taken and free(host, port))
 
 
 def free(host: str, port: int) -> bool:
@@ -107,4 +108,4 @@ def _choose(settings: Settings, name: str, had: int, taken: set[int]) -> int:
     for port in (had, usual):
         if port and port not in taken and free(host, port):
             return port
-    return next(port for port in iter(lambda: any_free(host), 0) if port not in taken)
+    return any_free(host, taken)
