@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -159,9 +158,7 @@ def test_an_answer_is_remembered_by_its_question_and_half_of_it_lies_halfway() -
     past, shape = Answered(4), batch().correct.shape
 
     def memory(credit: float, seed: int = 0) -> torch.Tensor:
-        found = past(
-            drawn(*shape, 4, seed=seed), replace(batch(), correct=torch.full(shape, credit))
-        )
+        found = past(drawn(*shape, 4, seed=seed), torch.full(shape, credit), batch().counts)
         assert isinstance(found, torch.Tensor)
         assert not found[:, 0].any(), "before the first answer there is nothing to remember"
         return found[:, 1:]

@@ -53,6 +53,7 @@ FAMILY = Family(
     spaces=search.SPACES,
     vocabulary=Vocabulary.of,
     vocabulary_from_json=Vocabulary.from_json,
+    extended=Vocabulary.extended,
     example=batch.History,
     examples=batch.examples,
     cost=batch.cost,

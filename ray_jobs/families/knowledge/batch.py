@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ray_jobs.families.knowledge.answers import Answers
-from ray_jobs.families.knowledge.counts import COLUMNS, asked_counts, causal_counts
+from ray_jobs.families.knowledge.counts import asked_counts, causal_counts
 from ray_jobs.families.knowledge.tallies import NO_TALLIES, Tallies, tallied
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
@@ -89,9 +89,7 @@ class Batch:
     correct: Tensor  # (B, T) float32; padding holds 0.
     mask: Tensor  # (B, T) bool; True where an answer was given or is asked for
     scored: Tensor  # (B, T) bool; True where the loss and the metrics look
-    # (B, T, C) float32; causal count features, of strictly earlier answers, and 0 where questions
-    # are asked: they have their own
-    counts: Tensor
+    counts: Tensor  # (B, T, C) float32; causal count features, of strictly earlier answers
     learners: int  # the first rows, which hold an example each; those below them are padding
     questions: Questions | None = None  # where there are some, they alone are predicted, (B, Q)
     # (B, W) what the network kept of each learner's answers before these; NaN: there were none
@@ -158,6 +156,8 @@ def collate(
     answers = _end_to_end(histories, lengths)
     assert answers.items.max(initial=0) < len(vocabulary.items) + 2, "ids of another vocabulary"
     where = (answers.learner, answers.step)
+    carried = [one.carried for one in asked or kept]
+    before = [one.tallies if one else NO_TALLIES for one in carried] if any(carried) else ()
     # Where nobody has answered anything there is a step of padding, so that no tensor is empty.
     shape = (rounded(len(histories)), rounded(max(1, int(lengths.max()))))
     scored = np.concatenate([h.scored for h in histories])
@@ -167,12 +167,10 @@ def collate(
         correct=_padded(answers.correct, where, shape),
         mask=_padded(np.ones(len(answers.items), np.bool_), where, shape),
         scored=_padded(scored, where, shape),
-        counts=torch.zeros(*shape, len(COLUMNS))
-        if asked or kept
-        else _padded(causal_counts(answers), where, shape),
+        counts=_padded(causal_counts(answers, before), where, shape),
         learners=len(histories),
-        questions=_questions(asked, answers, lengths) if asked else None,
-        **_before([one.carried for one in asked or kept], shape[0]),
+        questions=_questions(asked, answers, lengths, before) if asked else None,
+        **_before(carried, shape[0]),
         keeps=bool(kept),
     )
 
@@ -196,7 +194,12 @@ def counted(history: History, carried: Carried | None) -> Tallies:
     return tallied(answers, carried.tallies if carried else NO_TALLIES)
 
 
-def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int64]) -> Questions:
+def _questions(
+    asked: Sequence[Asked],
+    answers: Answers,
+    lengths: NDArray[np.int64],
+    before: Sequence[Tallies],
+) -> Questions:
     """Pad what is asked after the answers of as many learners."""
     sizes = np.array([len(one.items) for one in asked], np.int64)
     total, skill_counts = int(sizes.sum()), np.concatenate([one.skill_counts for one in asked])
@@ -213,8 +216,7 @@ def _questions(asked: Sequence[Asked], answers: Answers, lengths: NDArray[np.int
     )
     where = (learner, np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes))
     shape = (rounded(len(asked)), rounded(int(sizes.max())))
-    before = [one.carried.tallies if one.carried else NO_TALLIES for one in asked]
-    counts = asked_counts(answers, questions, before if any(o.carried for o in asked) else ())
+    counts = asked_counts(answers, questions, before)
     return Questions(
         items=_padded(questions.items, where, shape),
         skills=_padded_sets(questions, where, shape),

@@ -8,13 +8,13 @@ hard to beat (Gervet et al. 2020), so every network gets them at its head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_jobs.families.knowledge.answers import Answers
-from ray_jobs.families.knowledge.tallies import FAST, NO_TALLIES, NOTHING, SLOW, Seeds, Tallies
+from ray_jobs.families.knowledge.tallies import FAST, NO_TALLIES, SLOW, Seeds, Tallies
 from ray_jobs.families.knowledge.vocabulary import UNSEEN
 
 NEGLIGIBLE = 1e-7  # weight below which an old answer is no longer added to a decayed mean
@@ -29,15 +29,21 @@ COLUMNS = (
 ITEM_COLUMNS = slice(len(PAST), 2 * len(PAST))
 
 
-def causal_counts(answers: Answers) -> NDArray[np.float32]:
-    """Count features, (N, C) in the order of COLUMNS; row i looks at earlier answers only."""
+def causal_counts(answers: Answers, before: Sequence[Tallies] = ()) -> NDArray[np.float32]:
+    """Count features, (N, C) in the order of COLUMNS; row i looks at earlier answers only.
+
+    `before` tells of each learner what was counted before those answers; without it, nothing was.
+    """
     everyone = np.arange(len(answers.items))
-    size = _size(answers)
-    tags, first = _past(answers, _skill_key(answers, size), answers.owner)
-    by_item, _ = _past(answers, _item_key(answers, size), everyone)
-    overall, _ = _past(answers, answers.learner, everyone)
-    met = _per_answer(answers, first[:, None].astype(np.float64))[:, 0]
-    skills = _sum_before(met, everyone - answers.step)
+    begun = _Begun.of(answers, before)
+    later = begun.later(answers)
+    skill_key = _skill_key(answers, begun.size)
+    tags, first = _past(later, skill_key, answers.owner, begun.skills)
+    by_item, _ = _past(later, _item_key(answers, begun.size), everyone, begun.items)
+    overall, _ = _past(later, answers.learner, everyone, begun.overall)
+    new = first & ~begun.skills.found(skill_key)[1]
+    met = _per_answer(answers, new[:, None].astype(np.float64))[:, 0]
+    skills = _sum_before(met, everyone - answers.step) + begun.met[answers.learner]
     return _features(answers, tags, by_item, overall, skills)
 
 
@@ -50,30 +56,53 @@ def asked_counts(
     of each learner what was counted before those answers; without it, nothing was.
     """
     every, known = _joined(answers, questions), len(answers.items)
-    learners = int(every.learner.max(initial=-1)) + 1
-    # Many questions may be variants of one: what went before them is laid out once.
-    kinds = list({id(one): one for one in before or [NO_TALLIES]}.values())
-    number = {id(one): n for n, one in enumerate(kinds)}
-    which = np.array([number[id(one)] for one in before] or [0] * learners, np.int64)
-    largest = max(int(t.ids.max(initial=0)) for one in kinds for t in (one.skills, one.items))
-    size = max(_size(every), largest + 1)
-    skills, items, overall = (
-        Seeds.of([getattr(one, name) for one in kinds], which, width)
-        for name, width in (("skills", size), ("items", size), ("overall", 1))
-    )
-    steps = np.array([one.steps for one in kinds], np.int64)[which]
-    every = replace(every, step=every.step + steps[every.learner])
-    skill_key = _skill_key(every, size)
-    tags = _last_of_each(every, skill_key, every.owner, len(answers.owner), skills)
+    begun = _Begun.of(every, before)
+    every = begun.later(every)
+    skill_key = _skill_key(every, begun.size)
+    tags = _last_of_each(every, skill_key, every.owner, len(answers.owner), begun.skills)
     everything = np.arange(len(every.items))
-    by_item = _last_of_each(every, _item_key(every, size), everything, known, items)
-    of_all = _last_of_each(every, every.learner, everything, known, overall)
+    by_item = _last_of_each(every, _item_key(every, begun.size), everything, known, begun.items)
+    of_all = _last_of_each(every, every.learner, everything, known, begun.overall)
     # One entry for each pair of learner and skill, so that each skill counts once.
     met = np.unique(skill_key[: len(answers.owner)])
-    new = np.bincount(met[~skills.found(met)[1]] // size, minlength=learners)
-    counted = new + np.array([len(one.skills.ids) for one in kinds], np.int64)[which]
+    new = met[~begun.skills.found(met)[1]] // begun.size
+    counted = begun.met + np.bincount(new, minlength=len(begun.met))
     known_skills = counted[questions.learner].astype(np.float64)
     return _features(questions, tags, by_item, of_all, known_skills)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What was counted of L learners before their answers."""
+
+    size: int  # more than any id of an item or a skill
+    skills: Seeds
+    items: Seeds
+    overall: Seeds
+    steps: NDArray[np.int64]  # (L,) how many answers that were
+    met: NDArray[np.int64]  # (L,) how many skills they practised
+
+    @classmethod
+    def of(cls, answers: Answers, before: Sequence[Tallies]) -> _Begun:
+        """Before these answers, whose learners are numbered as `before` is; empty: nothing was."""
+        learners = int(answers.learner.max(initial=-1)) + 1
+        # Many may be variants of one: what went before them is laid out once.
+        kinds = list({id(one): one for one in before or [NO_TALLIES]}.values())
+        number = {id(one): n for n, one in enumerate(kinds)}
+        which = np.array([number[id(one)] for one in before] or [0] * learners, np.int64)
+        largest = max(int(t.ids.max(initial=0)) for one in kinds for t in (one.skills, one.items))
+        size = max(_size(answers), largest + 1)
+        skills, items, overall = (
+            Seeds.of([getattr(one, name) for one in kinds], which, width)
+            for name, width in (("skills", size), ("items", size), ("overall", 1))
+        )
+        steps = np.array([one.steps for one in kinds], np.int64)[which]
+        met = np.array([len(one.skills.ids) for one in kinds], np.int64)[which]
+        return cls(size, skills, items, overall, steps, met)
+
+    def later(self, answers: Answers) -> Answers:
+        """Answers whose steps are counted from a learner's first."""
+        return replace(answers, step=answers.step + self.steps[answers.learner])
 
 
 def _features(
@@ -140,7 +169,7 @@ def _past(
     answers: Answers,
     key: NDArray[np.int64],
     owner: NDArray[np.int64],
-    seeds: Seeds | None = None,
+    seeds: Seeds,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Features of the earlier entries with the same key, (M, PAST), and whether there are none.
 
@@ -158,11 +187,7 @@ def _past(
     correct = answers.correct[owner].astype(np.float64)
     groups = np.cumsum(fresh) - 1
     first_keys = key[fresh]
-    begun = (
-        np.tile(np.array(NOTHING), (len(first_keys), 1))
-        if seeds is None
-        else seeds.seeded(first_keys)
-    )
+    begun = seeds.seeded(first_keys)
     given, wins_then, fast, slow, last_then, hours, step, _ = begun[groups].T
     wins = wins_then + _sum_before(correct, start)
     last = np.where(fresh, last_then, 2.0 * np.roll(correct, 1) - 1.0)

@@ -111,10 +111,10 @@ class Seeds:
 
     def found(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Where groups stand among them, and whether they do; a negative key never does."""
+        if not len(self.keys):
+            return keys, np.zeros(len(keys), np.bool_)
         learner, ids = np.divmod(keys, self.size)
         own = np.where(keys < 0, -1, self.which[learner.clip(min=0)] * self.size + ids)
-        if not len(self.keys):
-            return own, np.zeros(len(own), np.bool_)
         at = np.searchsorted(self.keys, own).clip(max=len(self.keys) - 1)
         return at, self.keys[at] == own
 

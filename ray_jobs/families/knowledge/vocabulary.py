@@ -27,13 +27,16 @@ class Vocabulary:
     @classmethod
     def of(cls, train: Iterable[pl.DataFrame]) -> Vocabulary:
         """Read the vocabulary off the parts of the train split, and nothing else."""
-        items: dict[str, None] = {}
-        skills: dict[str, None] = {}
+        return cls((), ()).extended(train)
+
+    def extended(self, train: Iterable[pl.DataFrame]) -> Vocabulary:
+        """The same, and behind it what is new in the parts of another train split."""
+        items, skills = dict.fromkeys(self.items), dict.fromkeys(self.skills)
         for table in train:
             items |= dict.fromkeys(table["item"].unique(maintain_order=True))
             some = table["skills"].explode().drop_nulls()
             skills |= dict.fromkeys(some.unique(maintain_order=True))
-        return cls(tuple(items), tuple(skills))
+        return Vocabulary(tuple(items), tuple(skills))
 
     @cached_property
     def item_ids(self) -> dict[str, int]:

@@ -92,7 +92,7 @@ class AttentionNetwork(nn.Module):
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
-        state = self.answered(asked, batch)
+        state = self.answered(asked, batch.correct, counts)
         drawn = probes(batch) if self.training and self.hint else None
         look = None if drawn is None else self._look(drawn, asked)
         seen = None if drawn is None else state[drawn.rows, drawn.steps].unsqueeze(1)
@@ -132,11 +132,16 @@ class AttentionNetwork(nn.Module):
             steps=steps,
         )
 
+    def succeed(self, before: AttentionNetwork) -> None:
+        """Take over the company of items, and begin new ones by what the predecessor learnt."""
+        self.question.succeed(before.question)
+
     def ask(self, batch: Batch, questions: Questions) -> Tensor:
         """Logits (B, Q): each history is read once, whatever is asked."""
-        met, _, _ = self.question(batch)
+        met, _, past = self.question(batch)
         asked, difficulty, counts = self.question(questions)
-        answered, before = self.answered.all(met, batch), last(pad(met, (0, 0, 1, 0)), batch)
+        answered = self.answered.all(met, batch.correct, past)
+        before = last(pad(met, (0, 0, 1, 0)), batch)
         steps = answered[:, :-1]
         state = last(answered, batch).unsqueeze(1).expand(-1, asked.shape[1], -1)
         for layer in self.layers:

@@ -84,6 +84,11 @@ class BlendNetwork(nn.Module):
         """What is gathered one at a time where the network is divided."""
         return self.attentive.shard_units()
 
+    def succeed(self, before: BlendNetwork) -> None:
+        """Each member succeeds that of its place."""
+        for own, theirs in zip(self.members, before.members, strict=True):
+            own.succeed(theirs)
+
     def anchor(self, answers: Tensor) -> Tensor:
         """Of so many answers, how many no member must be told again."""
         return self.attentive.anchor(answers)  # a recurrent one need never be

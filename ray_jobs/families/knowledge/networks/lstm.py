@@ -92,7 +92,7 @@ class LstmNetwork(nn.Module):
         if batch.questions is not None:
             return self.ask(batch, batch.questions)
         asked, difficulty, counts = self.question(batch)
-        state, _ = self.memory(self.answered(asked, batch))
+        state, _ = self.memory(self.answered(asked, batch.correct, counts))
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
         if not self.training or self.hint == 0.0:
             return logits
@@ -107,10 +107,14 @@ class LstmNetwork(nn.Module):
             self.head(seen, vectors, difficulty, asked.counts, whole=True), self.hint
         )
 
+    def succeed(self, before: LstmNetwork) -> None:
+        """Take over the company of items, and begin new ones by what the predecessor learnt."""
+        self.question.succeed(before.question)
+
     def ask(self, batch: Batch, questions: Questions) -> Tensor:
         """Logits (B, Q): each history is read once, whatever is asked."""
-        met, _, _ = self.question(batch)
-        answered = self.answered.all(met, batch)
+        met, _, past = self.question(batch)
+        answered = self.answered.all(met, batch.correct, past)
         if batch.memory is None:
             steps, _ = self.memory(answered)
         else:
@@ -128,8 +132,8 @@ class LstmNetwork(nn.Module):
 
     def state(self, batch: Batch, lengths: Tensor) -> Tensor:
         """State and cell (B, 2 * width) after so many answers of each history, (B,)."""
-        met, _, _ = self.question(batch)
-        answered = self.answered.all(met, batch)[:, 1:]
+        met, _, counts = self.question(batch)
+        answered = self.answered.all(met, batch.correct, counts)[:, 1:]
         hidden, cell = self._begun(batch)
         some = lengths > 0
         if some.any():

@@ -43,6 +43,19 @@ def item_vectors(train: Iterable[pl.DataFrame], vocabulary: Vocabulary, width: i
     return vectors / scale
 
 
+def in_terms_of(before: Tensor, vectors: Tensor) -> Tensor:
+    """Vectors (V, width) turned so that items lie where they lay before, as far as they can.
+
+    Their directions come out of a factorisation in any turn (orthogonal Procrustes, Schönemann
+    1966, by the items that had company both times).
+    """
+    own = vectors[: len(before)]
+    both = own.any(dim=1) & before.any(dim=1)
+    left, _, right = torch.linalg.svd(own[both].T @ before[both])
+    turned: Tensor = vectors @ (left @ right)
+    return turned
+
+
 def _together(histories: list[NDArray[np.int64]], size: int) -> Tensor:
     """How often two items lie within REACH answers of each other, sparse (size, size)."""
     items = np.concatenate(histories)

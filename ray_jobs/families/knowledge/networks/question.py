@@ -15,6 +15,7 @@ from torch.nn.functional import embedding_bag, gelu, linear, pad
 
 from ray_jobs.families.knowledge.batch import Batch, Questions
 from ray_jobs.families.knowledge.counts import COLUMNS, ITEM_COLUMNS
+from ray_jobs.families.knowledge.networks.neighbours import in_terms_of
 from ray_jobs.families.knowledge.vocabulary import PADDING, UNSEEN, Vocabulary
 
 BYTES = 256  # there are as many
@@ -53,6 +54,22 @@ class Question(nn.Module):
         if self.company is not None:
             vectors = vectors + self.company(self.neighbours[items])
         return as_multiplied(self.norm(vectors))
+
+    def succeed(self, before: Question) -> None:
+        """An item that is new begins as one nobody has seen, a skill as the mean of the others.
+
+        Who is met in the data keeps its company of now, and who is not, that of before.
+        """
+        with torch.no_grad():
+            for own, theirs in ((self.item, before.item), (self.difficulty, before.difficulty)):
+                own.weight[theirs.num_embeddings :] = theirs.weight[UNSEEN]
+            known = before.skill.weight[UNSEEN + 1 :]
+            if len(known):
+                self.skill.weight[before.skill.num_embeddings :] = known.mean(dim=0)
+            company = in_terms_of(before.neighbours, self.neighbours)
+            lone = ~company[: len(before.neighbours)].any(dim=1)
+            company[: len(before.neighbours)][lone] = before.neighbours[lone]
+            self.neighbours.copy_(company)
 
     def _skills(self, skills: Tensor) -> Tensor:
         """The sum of the vectors of each set, (B, T, width), at one go."""
@@ -115,7 +132,9 @@ class Dropout(nn.Module):
 
 
 class Answered(nn.Module):
-    """Embeds each step's previous answer: what was asked and how it went, (B, T, width).
+    """Embeds each step's previous answer, (B, T, width): what was asked, when, and how it went.
+
+    When is told by the counts of just before it: how long ago the skill was met, how often.
 
     Already shifted: row t holds answer t-1, and row 0 nothing, so whatever reads
     rows up to t knows strictly earlier answers only.
@@ -123,19 +142,20 @@ class Answered(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.project = nn.Linear(2 * width, width)
+        self.project = nn.Linear(2 * width, width, bias=False)
+        self.counts = nn.Linear(len(COLUMNS), width)
 
-    def forward(self, asked: Tensor, batch: Batch) -> Tensor:
-        return self.all(asked, batch)[:, :-1]
+    def forward(self, asked: Tensor, correct: Tensor, counts: Tensor) -> Tensor:
+        return self.all(asked, correct, counts)[:, :-1]
 
-    def all(self, asked: Tensor, batch: Batch) -> Tensor:
+    def all(self, asked: Tensor, correct: Tensor, counts: Tensor) -> Tensor:
         """One row more, (B, T + 1, width): the last answer too, for what is asked after it."""
         # Had it been right, and had it been wrong: cheaper than a question of twice the width,
         # of which one half holds zeros.
         right, wrong = self.project.weight.chunk(2, dim=1)
-        right, wrong = (linear(asked, half, self.project.bias) for half in (right, wrong))
-        correct = batch.correct.unsqueeze(-1).to(right.dtype)
-        return pad(torch.lerp(wrong, right, correct), (0, 0, 1, 0))
+        right, wrong = (linear(asked, half) for half in (right, wrong))
+        answered = torch.lerp(wrong, right, correct.unsqueeze(-1).to(right.dtype))
+        return pad(answered + self.counts(counts), (0, 0, 1, 0))
 
 
 class Head(nn.Module):
