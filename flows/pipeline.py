@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -37,7 +37,8 @@ from tasks.publish import publish as go_live
 from tasks.record import Registry
 from tasks.report import Outcome, document, markdown
 from tasks.run import Run
-from tasks.train import Model, train, workers_of
+from tasks.start import Begun, begun, from_nothing
+from tasks.train import Model, train, trained, workers_of
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Prepared:
     clean: CleanTable
     splits: SplitTable
     described: Described
+    begun: Begun
     lineage: str
 
 
@@ -102,8 +104,7 @@ class Story:
         self.publish = publish
         self.truth = truth
         self.mlflow = Registry.at(run.settings)
-        closed_form = hasattr(run.recipe.spec, "fit")
-        self.progress = Progress(epochs=1 if closed_form else run.recipe.budget.epochs)
+        self.progress = Progress(epochs=1)
 
     def tell(self) -> dict[str, Any]:
         """Every stage in order; what MLflow knows of a failed run says why it failed."""
@@ -115,6 +116,7 @@ class Story:
             prepared.splits,
             prepared.described,
             prepared.lineage,
+            prepared.begun.tags,
         )
         try:
             self.show_data(prepared.described, run_id)
@@ -150,14 +152,19 @@ class Story:
         splits = kept("split", lambda: split(self.run, table))
         champion = self.mlflow.champion(self.run.recipe.service)
         described = kept("describe", lambda: describe(self.run, snapshot, table, splits, champion))
-        return Prepared(table, splits, described, self.run.lineage(table, splits))
+        start = begun(self.run, self.mlflow, table, splits)
+        self.run = replace(self.run, parent=start.parent)
+        if not hasattr(self.run.recipe.spec, "fit"):
+            self.progress.epochs = self.run.budget.epochs
+        return Prepared(table, splits, described, start, self.run.lineage(table, splits))
 
     def model(self, prepared: Prepared, run_id: str) -> Outcome:
         """Tables to a version, live or not."""
         model = self.train(prepared, run_id)
+        cold = self.train_cold(prepared)
         crossing = self.cross_validate(prepared, run_id)
         while True:
-            judged = self.judged(prepared, model, crossing, run_id)
+            judged = self.judged(prepared, model, cold, crossing, run_id)
             with alone(self.run, "live"):
                 if self.mlflow.champion(self.run.recipe.service) == judged.champion:
                     endpoint = self.live(judged)
@@ -168,7 +175,9 @@ class Story:
             lineage=prepared.lineage,
             clean=prepared.clean,
             splits=prepared.splits,
+            begun=prepared.begun,
             model=model,
+            cold=cold,
             report=judged.report,
             crossing=crossing,
             verdict=judged.verdict,
@@ -192,34 +201,57 @@ class Story:
             "train", lambda: train(self.run, prepared.splits, prepared.lineage, cluster, heard)
         )
 
+    def train_cold(self, prepared: Prepared) -> Model | None:
+        """The same recipe trained from nothing, where its start is to be compared with that."""
+        if self.run.parent is None or not self.run.recipe.start.compared:
+            return None
+        run, splits = from_nothing(self.run), prepared.splits
+        lineage = run.lineage(prepared.clean, splits)
+        cluster: Callable[[], Cluster] = lambda: self.ray.cluster  # noqa: E731 - not yet joined
+        return self.progress.kept(
+            "cold-start", lambda: trained(run, splits, lineage, cluster, lambda _: None)
+        )
+
     def cross_validate(self, prepared: Prepared, run_id: str) -> Crossing | None:
-        """A model per fold, where the recipe asks for folds."""
+        """A model per fold, where the recipe asks for folds; each begins from nothing.
+
+        A champion has seen learners of every fold.
+        """
         if not self.run.recipe.split.folds:
             return None
-        table, lineage = prepared.clean, prepared.lineage
+        run, table = from_nothing(self.run), prepared.clean
+        lineage = run.lineage(table, prepared.splits)
         cluster: Callable[[], Cluster] = lambda: self.ray.cluster  # noqa: E731 - not yet joined
         crossing = self.progress.kept(
-            "cross-validate", lambda: cross_validate(self.run, table, lineage, cluster)
+            "cross-validate", lambda: cross_validate(run, table, lineage, cluster)
         )
         record.crossed(self.mlflow, run_id, crossing)
         return crossing
 
     def judged(
-        self, prepared: Prepared, model: Model, crossing: Crossing | None, run_id: str
+        self,
+        prepared: Prepared,
+        model: Model,
+        cold: Model | None,
+        crossing: Crossing | None,
+        run_id: str,
     ) -> Judged:
         """Evaluate, gate and register, beside the champion of this moment."""
         champion = self.mlflow.champion(self.run.recipe.service)
         reigning = champion is not None and champion.lineage == prepared.lineage
         other = None if reigning else champion
         report = self.progress.kept(
-            "evaluate", lambda: evaluated(self.run, prepared.splits, model, other, self.truth)
+            "evaluate",
+            lambda: evaluated(self.run, prepared.splits, model, other, self.truth, cold),
         )
         if reigning:
             assert champion is not None
             for stage in ("gate", "register"):
                 self.progress.skipped(stage, f"version {champion.version} is the champion already")
             return Judged(report, None, champion, champion)
-        release = record.release_of(self.run, model, report, prepared.lineage, prepared.clean)
+        release = record.release_of(
+            self.run, model, report, prepared.lineage, prepared.clean, prepared.splits
+        )
         with self.progress.stage("gate"):
             verdict = gate(self.run, report, crossing, release, self.ray.cluster)
         with self.progress.stage("register"):

@@ -89,6 +89,20 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What training begins from."""
+
+    champion: bool = False  # what the champion knows; false: nothing
+    kept: float = 0.7  # share of its weights; the rest is drawn anew, or it could not learn on
+    epochs: int = 4  # of the budget's: less is left to learn
+    compared: bool = True  # then train from nothing too, to tell what the start was worth
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a start with nothing of a champion, or nothing after it."""
+        within(self, "start", kept=(0.01, 1), epochs=(1, math.inf))
+
+
+@dataclass(frozen=True)
 class Gate:
     """What a candidate must show before it may become champion."""
 
@@ -143,6 +157,7 @@ class Recipe:
     max_bad_fraction: float = 0.2
     budget: Budget = field(default_factory=Budget)
     split: Split = field(default_factory=Split)
+    start: Start = field(default_factory=Start)
     gate: Gate = field(default_factory=Gate)
     columns: Any = field(default_factory=NoColumns)  # which of its columns mean what
     resources: Resources = field(default_factory=Resources)

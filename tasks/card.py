@@ -33,10 +33,11 @@ class Facts:
     data: CleanTable
     split: SplitTable
     evaluation: Evaluation
-    others: Mapping[str, Evaluation] = field(default_factory=dict)  # baseline, champion
+    others: Mapping[str, Evaluation] = field(default_factory=dict)  # baseline, champion, ...
     differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     training: Mapping[str, object] = field(default_factory=dict)  # epochs, seconds, workers, ...
     lineage: str = ""
+    parent: str = ""  # the version that training began from; empty: from nothing
     code: Mapping[str, str] = field(default_factory=dict)  # as provenance.code_tags gives it
 
 
@@ -195,6 +196,7 @@ def _lineage(facts: Facts) -> str:
     )
     rows = [
         ["lineage", f"`{facts.lineage}`"],
+        ["trained on from", facts.parent or "nothing"],
         ["recipe", f"`{facts.recipe.name}`"],
         ["data", f"`{facts.data.digest}`"],
         ["code", f"{code}, version {facts.code.get('lyceum.version', 'unknown')}"],

@@ -16,8 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
-STYLES = {"candidate": (BLUE, "-"), "baseline": (ORANGE, "--"), "champion": (GREEN, "-.")}
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
+STYLES = {
+    "candidate": (BLUE, "-"),
+    "baseline": (ORANGE, "--"),
+    "champion": (GREEN, "-."),
+    "cold_start": (PINK, ":"),
+}
 WIDTH = 8.0  # inches, at 100 dots each
 # Text stays text, in the letters of whoever looks at it; the same plot is the same file.
 LOOK: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "lyceum"}

@@ -38,13 +38,14 @@ from tasks.train import Model, fault, read_artifact
 log = logging.getLogger(__name__)
 
 IMPORTANCE_ROWS = 2000
+COLD = "cold_start"  # the same recipe trained from nothing, beside one that began from a champion
 
 Figures = dict[str, Interval]  # by metric
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the evaluation found; other models are named "baseline" and "champion"."""
+    """What the evaluation found; other models are the "baseline", the "champion" and COLD."""
 
     candidate: Evaluation
     others: dict[str, Evaluation]
@@ -95,12 +96,21 @@ class Report:
 
 @task(name="evaluate")
 def evaluated(
-    run: Run, splits: SplitTable, model: Model, champion: Release | None, truth: str = ""
+    run: Run,
+    splits: SplitTable,
+    model: Model,
+    champion: Release | None,
+    truth: str = "",
+    cold: Model | None = None,
 ) -> tuple[Report, bool]:
-    """Judge a model on the test split; `truth` is a folder of the family's sample, if it is one."""
+    """Judge a model on the test split, beside a champion and one that was trained from nothing.
+
+    `truth` is a folder of the family's sample, if it is one.
+    """
     inputs = {
         "model": model.digest,
         "champion": champion.digest if champion else None,
+        "cold": cold.digest if cold else None,
         "splits": splits.content,
         "truth": truth,
         "code": judging(run),
@@ -108,7 +118,7 @@ def evaluated(
 
     def work(uri: str) -> dict[str, Any]:
         del uri
-        return _judge(run, splits, model, champion, truth).as_dict()
+        return _judge(run, splits, model, champion, truth, cold).as_dict()
 
     result, cached = manifest.once(run.store, "evaluate", inputs, work)
     return Report.from_dict(result), cached
@@ -125,7 +135,12 @@ def judging(run: Run) -> str:
 
 
 def _judge(
-    run: Run, splits: SplitTable, model: Model, champion: Release | None, truth: str
+    run: Run,
+    splits: SplitTable,
+    model: Model,
+    champion: Release | None,
+    truth: str,
+    cold: Model | None,
 ) -> Report:
     test = read_parquet(splits.table("test"))
     candidate = read_artifact(model.artifact)
@@ -141,6 +156,8 @@ def _judge(
             # It could never be replaced, were it needed for that.
             unread = f"version {champion.version}: {error}"
             log.warning("evaluate: the champion cannot be read, %s", unread)
+    if cold:
+        others[COLD] = read_artifact(cold.artifact)
     them = {
         name: evaluate(rows, aligned(other, test, target), target, slices=parts)
         for name, other in others.items()

@@ -17,7 +17,7 @@ from ray_jobs.intervals import Interval
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
 from tasks.crossing import Crossing
-from tasks.evaluate import Report
+from tasks.evaluate import COLD, Report
 from tasks.run import Run
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,9 @@ def figure_checks(run: Run, report: Report, crossing: Crossing | None = None) ->
     if "champion" in report.differences:
         gain = report.differences["champion"][candidate.of_kind.headline]
         checks.append(_not_worse(candidate, "champion", gain, limits.margin))
+    if COLD in report.differences:
+        gain = report.differences[COLD][candidate.of_kind.headline]
+        checks.append(_not_worse(candidate, "cold start", gain, limits.margin))
     if report.unread_champion:
         text = f"nothing is compared with the champion, which is lost: {report.unread_champion}"
         checks.append(Check("champion", True, text))

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 STAGES = (
     "ingest", "clean", "split", "describe", "train", "evaluate", "gate", "register", "publish",
 )  # fmt: skip
-ON_REQUEST = ("cross-validate", "tune", "score")
+ON_REQUEST = ("cold-start", "cross-validate", "tune", "score")
 T = TypeVar("T")
 
 

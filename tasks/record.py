@@ -84,9 +84,10 @@ def opened(
     splits: SplitTable,
     described: Described,
     lineage: str,
+    begun: dict[str, str],
 ) -> str:
-    """The id of the lineage's run, with parameters, data and tags."""
-    tags = {**provenance.code_tags(), **provenance.flow_tags(), **recipe_tags(run)}
+    """The id of the lineage's run, with parameters, data and tags, of where it `begun` too."""
+    tags = {**provenance.code_tags(), **provenance.flow_tags(), **recipe_tags(run), **begun}
     run_id = tracking.open_run(
         mlflow.client,
         service=run.recipe.service,
@@ -101,7 +102,9 @@ def opened(
     return run_id
 
 
-def release_of(run: Run, model: Model, report: Report, lineage: str, clean: CleanTable) -> Release:
+def release_of(
+    run: Run, model: Model, report: Report, lineage: str, clean: CleanTable, splits: SplitTable
+) -> Release:
     """What a replica will be told, version still open."""
     metrics = report.as_dict()["candidate"]["metrics"]
     return Release(
@@ -119,8 +122,21 @@ def release_of(run: Run, model: Model, report: Report, lineage: str, clean: Clea
             "data": {"digest": clean.digest, **clean.counts},
             "metrics": metrics,
         },
+        division=division(run, splits),
+        parent=release_uri(run, run.parent) if run.parent else "",
         barred=run.protocol.barred,
     )
+
+
+def release_uri(run: Run, release: Release) -> str:
+    """Where a registered release lies on the store."""
+    return store.join(run.store, "releases", release.service, f"{release.lineage}.json")
+
+
+def division(run: Run, splits: SplitTable) -> dict[str, Any]:
+    """What decides in which split of a service somebody is."""
+    how = run.recipe.split
+    return {"delivered": splits.delivered, "test": how.test, "validation": how.validation}
 
 
 @task(name="register", **RETRIES)
@@ -159,7 +175,7 @@ def register(
     tracking.log_json(mlflow.client, run_id, "gate.json", verdict.as_dict())
     version = _version(run, mlflow, run_id, text, model, report, release)
     numbered = replace(release, version=str(version.version))
-    uri = store.join(run.store, "releases", release.service, f"{release.lineage}.json")
+    uri = release_uri(run, release)
     numbered.save(uri)
     tags = {RELEASE: uri, "gate": "passed" if verdict.passed else "failed"}
     for key, value in tags.items():
@@ -201,6 +217,7 @@ def _version(
             data_digest=release.card["data"]["digest"],
             card=text,
             evaluation=report.candidate,
+            parent=run.parent.lineage if run.parent else "",
         )
         vocabulary = read_artifact(model.artifact).vocabulary
         return registry.register(
@@ -230,5 +247,6 @@ def facts_of(
         differences=report.differences,
         training=training,
         lineage=lineage,
+        parent=f"version {run.parent.version} (`{run.parent.lineage}`)" if run.parent else "",
         code=provenance.code_tags(),
     )

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 ERASED = "erased"  # tag of versions and runs: an erasure after they had learnt from its learner
 MOST = 10_000  # versions, or runs, of the same data
+PARENT = "parent"  # version tag: lineage of the version that its training began from
 HEADLINE = "headline"  # version tag: which of its tags is the figure that the gate read
 TEXT = "text"  # the one kind of column that MLflow may check
 DESCRIPTION = (
@@ -72,12 +73,15 @@ class Candidate:
     data_digest: str
     card: str  # Markdown
     evaluation: Evaluation
+    parent: str = ""  # lineage of the version that training began from
 
     @property
     def tags(self) -> dict[str, str]:
         """What a version says of itself."""
         figure, name = self.evaluation.headline, self.evaluation.of_kind.headline
+        begun = {PARENT: self.parent} if self.parent else {}
         return {
+            **begun,
             name: f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]",
             HEADLINE: name,
             "spec": self.spec,
@@ -115,11 +119,14 @@ def flag(client: MlflowClient, digests: Iterable[str], receipt: str) -> list[str
     """
     flagged = []
     experiments = [e.experiment_id for e in client.search_experiments(max_results=MOST)]
-    for digest in sorted(digests):
-        of = f"tags.data_digest = '{digest}'"
+    waiting = [f"tags.data_digest = '{digest}'" for digest in sorted(digests)]
+    while waiting:
+        of = waiting.pop()
         for version in client.search_model_versions(of, max_results=MOST):
             client.set_model_version_tag(version.name, str(version.version), ERASED, receipt)
             flagged.append(f"{version.name} version {version.version}")
+            # What began from it knows what it knew.
+            waiting.append(f"tags.{PARENT} = '{version.tags.get(LINEAGE, 'none')}'")
         for run in client.search_runs(experiments, of, max_results=MOST):
             client.set_tag(run.info.run_id, ERASED, receipt)
     return flagged

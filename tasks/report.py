@@ -13,10 +13,11 @@ from ray_jobs.intervals import Interval
 from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release
 from tasks.crossing import Crossing
-from tasks.evaluate import Report
+from tasks.evaluate import COLD, Report
 from tasks.gate import Verdict
 from tasks.progress import Progress
 from tasks.run import Run
+from tasks.start import Begun
 from tasks.train import Model
 
 UNDEFINED = "–"
@@ -30,7 +31,9 @@ class Outcome:
     lineage: str
     clean: CleanTable
     splits: SplitTable
+    begun: Begun
     model: Model
+    cold: Model | None  # the same recipe trained from nothing, where training began elsewhere
     report: Report
     crossing: Crossing | None  # where folds were asked for
     verdict: Verdict | None  # None: the candidate was champion already
@@ -72,15 +75,13 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "importance": plain_intervals(report.importance),
         "baseline": _other(outcome, "baseline", {"spec": as_dict(run.family.baseline())}),
         "champion": _champion(outcome),
+        "start": outcome.begun.as_dict(),
+        "cold_start": _other(outcome, COLD, _training(outcome.cold)) if outcome.cold else None,
         "best_possible": _best_possible(outcome),
         "gate": _gate(outcome.verdict),
         "timings_s": outcome.progress.timings_s,
         "cached": outcome.progress.cached,
-        "train": {
-            "workers": outcome.model.workers,
-            "rows_per_s": outcome.model.rows_per_s,
-            "epochs": outcome.model.epochs,
-        },
+        "train": _training(outcome.model),
         "endpoint": outcome.endpoint,
         "request": _request(report),
         "links": outcome.links,
@@ -102,6 +103,7 @@ def markdown(outcome: Outcome) -> str:
     lines += [
         "",
         f"Protocol {outcome.run.protocol.words}.",
+        *_begun(outcome.begun),
         "",
         _accounts(outcome),
         "",
@@ -133,6 +135,17 @@ def _accounts(outcome: Outcome) -> str:
         f"kept + {quarantined:,} quarantined + {counts['merged']:,} merged + "
         f"{counts['repeats']:,} repeats."
     )
+
+
+def _training(model: Model) -> dict[str, Any]:
+    names = ("workers", "rows_per_s", "epochs", "seconds")
+    return {name: getattr(model, name) for name in names}
+
+
+def _begun(begun: Begun) -> list[str]:
+    if begun.parent is None:
+        return []
+    return ["", f"Training began from version {begun.parent.version}."]
 
 
 def _gate(verdict: Verdict | None) -> dict[str, Any]:

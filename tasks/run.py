@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,8 @@ from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.families import Family, Protocol, family
 from ray_jobs.privacy import Key, load_key
-from ray_jobs.recipe import Recipe, as_dict
+from ray_jobs.recipe import Budget, Recipe, as_dict
+from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 
 
@@ -22,6 +23,7 @@ class Run:
 
     recipe: Recipe
     settings: Settings
+    parent: Release | None = None  # that training begins from, once it is known
 
     @cached_property
     def family(self) -> Family:
@@ -46,6 +48,14 @@ class Run:
         return f"{socket.gethostname()}:{self.settings.home.absolute()}:{self.recipe.service}"
 
     @property
+    def budget(self) -> Budget:
+        """That of the recipe, or of what is left to learn after a predecessor."""
+        budget = self.recipe.budget
+        if self.parent is None:
+            return budget
+        return replace(budget, epochs=min(budget.epochs, self.recipe.start.epochs))
+
+    @property
     def learning(self) -> tuple[code.Piece, ...]:
         """The code that makes a model of a spec, but for the spec's own."""
         kind = self.family
@@ -55,16 +65,20 @@ class Run:
         )  # fmt: skip
 
     def lineage(self, clean: CleanTable, splits: SplitTable) -> str:
-        """Digest of resolved recipe, data, code and seed: equal means the same model."""
+        """Digest of resolved recipe, start, data, code and seed: equal means the same model."""
         recipe: dict[str, Any] = as_dict(self.recipe)
         # Where the data lay and what the gate asks leave the model as it is.
-        for name in ("data", "encoding", "gate", "resources", "name", "max_bad_fraction"):
+        aside = ("data", "encoding", "gate", "resources", "name", "max_bad_fraction", "start")
+        for name in aside:
             recipe.pop(name)
         recipe["split"].pop("folds")
-        facts = {
+        facts: dict[str, Any] = {
             "recipe": recipe,
             "data": clean.digest,
             "splits": splits.content,
             "code": code.digest(type(self.recipe.spec), *self.learning),
         }
+        if self.parent is not None:
+            start = self.recipe.start
+            facts["parent"] = [self.parent.digest, start.kept, self.budget.epochs]
         return manifest.digest(facts)[:32]

@@ -32,6 +32,7 @@ class Model:
     workers: int
     epochs: int
     rows_per_s: float
+    seconds: float = 0.0  # that its epochs took
 
 
 def trained(
@@ -88,7 +89,8 @@ def read_artifact(uri: str) -> Artifact:
 
 def training_job(run: Run, splits: SplitTable, lineage: str, uri: str) -> TrainJob:
     """What the entry `python -m ray_jobs.train` is told."""
-    recipe = run.recipe
+    recipe, parent = run.recipe, run.parent
+    about = {"service": recipe.service, "lineage": lineage}
     return TrainJob(
         name=f"{recipe.service}-{lineage[:12]}",
         family=recipe.family,
@@ -98,15 +100,21 @@ def training_job(run: Run, splits: SplitTable, lineage: str, uri: str) -> TrainJ
         output=uri,
         seed=recipe.seed,
         workers=recipe.workers,
-        budget=recipe.budget,
+        budget=run.budget,
         resources=recipe.resources,
-        about={"service": recipe.service, "lineage": lineage},
+        about=about if parent is None else about | {"parent": parent.lineage},
         holder=run.holder,
+        parent=parent.artifact if parent else "",
+        parent_digest=parent.digest if parent else "",
+        kept=recipe.start.kept,
     )
 
 
 def _trained(job: TrainJob) -> Model:
-    last = next(e for e in reversed(events.read(job.events)) if e.kind == "finished")
+    told = events.read(job.events)
+    last = next(e for e in reversed(told) if e.kind == "finished")
+    # Of an epoch that was learnt again the last time counts.
+    done = {e.step: e for e in told if e.kind == "epoch"}
     return Model(
         artifact=job.artifact,
         digest=str(last.detail["digest"]),
@@ -114,4 +122,5 @@ def _trained(job: TrainJob) -> Model:
         workers=int(last.detail["workers"]),
         epochs=last.step,
         rows_per_s=float(last.metrics.get("rows_per_s", 0.0)),
+        seconds=sum(e.metrics["seconds"] for e in done.values()),
     )

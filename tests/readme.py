@@ -45,6 +45,7 @@ def recipe_table() -> str:
     parts: dict[str, Any] = {
         "budget.": recipe.Budget,
         "split.": recipe.Split,
+        "start.": recipe.Start,
         "gate.": recipe.Gate,
         "resources.": recipe.Resources,
     }

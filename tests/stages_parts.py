@@ -37,6 +37,7 @@ from tasks.progress import Progress
 from tasks.record import release_of
 from tasks.report import Outcome
 from tasks.run import Run
+from tasks.start import NOT_ASKED, Begun
 from tasks.train import Model, train
 
 SCHOOL = World(seed=3, learners=50, items=16, skills=4, answers=16, answers_spread=0.3)
@@ -60,12 +61,13 @@ class Told:
 
     @property
     def release(self) -> Release:
-        return release_of(self.run, self.model, self.report, self.lineage, self.clean)
+        return release_of(self.run, self.model, self.report, self.lineage, self.clean, self.splits)
 
 
 def outcome_of(told: Told, *, verdict: Verdict, version: str, **more: Any) -> Outcome:
     """What a run would say of itself that was judged so; of what is not told, nothing."""
     nothing: dict[str, Any] = {"crossing": None, "champion": None, "endpoint": None, "links": {}}
+    nothing |= {"begun": Begun(None, NOT_ASKED), "cold": None}
     return Outcome(
         run=told.run,
         lineage=told.lineage,

@@ -21,10 +21,11 @@ from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
 from tasks import publish, record, register
 from tasks.describe import Described, accounts, write
-from tasks.evaluate import Report
+from tasks.evaluate import COLD, Report
 from tasks.gate import Check, Verdict
 from tasks.record import Registry
 from tasks.run import Run
+from tasks.start import Begun
 from tasks.tracking import LINEAGE
 from tasks.train import Model
 from tests.judging import judged
@@ -46,12 +47,14 @@ class Stages:
         self.trained_before = False
         self.compared_with: str | None = None  # the champion's version, in the last evaluation
         self.described_beside: str | None = None  # the champion's version, at the last describing
+        self.begins = False  # from the champion, rather than from nothing
+        self.cold: Model | None = None  # beside which the last evaluation judged
         self.pages: dict[str, str] = {}  # what Prefect shows, by key
         self.rows = evaluation()
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         stages = ("ingest", "clean", "split", "describe", "train", "evaluated", "gate")
-        for name in stages:
+        for name in (*stages, "begun", "trained"):
             patch.setattr(story, name, getattr(self, name))
         patch.setattr(record, "register", self.register)
         patch.setattr(story, "go_live", self.publish)
@@ -87,6 +90,17 @@ class Stages:
         self.described_beside = champion.version if champion else None
         return write(accounts(run, snapshot, table), uri=f"{run.store}/described"), False
 
+    def begun(self, run: Run, mlflow: Registry, *_tables: object) -> Begun:
+        champion = mlflow.champion(run.recipe.service) if self.begins else None
+        return Begun(champion, "so it was told")
+
+    def trained(
+        self, run: Run, _splits: SplitTable, lineage: str, *_how: object
+    ) -> tuple[Model, bool]:
+        self._begin("cold-start")
+        assert run.parent is None
+        return Model("/store/cold", lineage, "/store/events", 1, 9, 5.0, 18.0), False
+
     def train(
         self,
         _run: Run,
@@ -103,11 +117,19 @@ class Stages:
         return Model("/store/model", lineage, "/store/events", 1, 2, 5.0), self.trained_before
 
     def evaluated(
-        self, _run: Run, _splits: SplitTable, _model: Model, champion: Release | None, _truth: str
+        self,
+        _run: Run,
+        _splits: SplitTable,
+        _model: Model,
+        champion: Release | None,
+        _truth: str,
+        cold: Model | None,
     ) -> tuple[Report, bool]:
         self._begin("evaluate")
+        self.cold = cold
         self.compared_with = champion.version if champion else None
         others = {"baseline": self.rows} | ({"champion": self.rows} if champion else {})
+        others |= {COLD: self.rows} if cold else {}
         gains = {name: compare(self.rows, other) for name, other in others.items()}
         return Report(self.rows, others, gains, GOLDEN, None, 1.0), False
 
@@ -125,7 +147,7 @@ class Stages:
         self._begin("register")
         if release.service not in {m.name for m in mlflow.client.search_registered_models()}:
             mlflow.client.create_registered_model(release.service, {"family": release.family})
-        uri = f"{run.store}/releases/{release.lineage}.json"
+        uri = record.release_uri(run, release)
         tags = {record.RELEASE: uri, LINEAGE: release.lineage}
         made = mlflow.client.create_model_version(
             release.service, source=run.store, run_id=run_id, tags=tags

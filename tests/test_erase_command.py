@@ -14,7 +14,7 @@ from ray_jobs.errors import PlatformError, UsageError
 from ray_jobs.families.tabular.batch import Row, cost
 from ray_jobs.settings import Settings
 from ray_jobs.training import shards
-from tasks import register
+from tasks import register, tracking
 from tests.data_parts import KEY, TIMED, School, csv, said
 from tests.registry_parts import connected, registered
 from tests.stages_parts import write_key
@@ -57,6 +57,21 @@ def test_versions_and_runs_that_had_learnt_from_them_say_so_and_no_others(
     assert flagged == {school.snapshot.digest: receipt.learner, "other": None}
     assert erase.erase(settings, ANN).versions == ["algebra version 1"]
     assert KEY.pseudonym(ANN) not in said(Path(school.store))
+
+
+def test_what_began_from_who_had_learnt_from_them_says_so_too(
+    settings: Settings, client: MlflowClient
+) -> None:
+    registered(client, settings, "geometry", 1)
+    for service, version, tags in (
+        ("algebra", "1", {tracking.LINEAGE: "first"}),
+        ("algebra", "2", {tracking.LINEAGE: "second", register.PARENT: "first"}),
+        ("geometry", "1", {register.PARENT: "second"}),
+    ):
+        for key, value in tags.items():
+            client.set_model_version_tag(service, version, key, value)
+    versions = erase.erase(settings, ANN).versions
+    assert versions == ["algebra version 1", "algebra version 2", "geometry version 1"]
 
 
 def test_the_receipt_is_told_in_words_and_names_nobody(

@@ -111,6 +111,15 @@ def test_a_champion_yields_to_what_is_not_worse_beyond_the_margin(
     assert "against the champion; may be 0.002 worse at most" in checks[2].reason
 
 
+def test_a_start_must_not_cost_more_than_the_margin(evaluation: Evaluation) -> None:
+    for value, passes in ((-0.002, True), (-0.0021, False)):
+        gain = Interval(value, value - 0.01, value + 0.01)
+        told = report(evaluation, baseline=BETTER, champion=BETTER, cold_start=gain)
+        checks = figure_checks(run(margin=0.002), told)
+        assert failed(checks) == ([] if passes else ["cold"])
+        assert "against the cold start; may be 0.002 worse" in checks[3].reason
+
+
 def test_without_a_champion_nothing_is_asked_about_one(evaluation: Evaluation) -> None:
     checks = figure_checks(run(), report(evaluation, baseline=BETTER))
     assert "champion" not in [check.name for check in checks]

@@ -57,7 +57,7 @@ def registry(told: Told) -> Registry:
 
 def registered(told: Told, at: Registry, verdict: Verdict = PASSED) -> Release:
     """A run opened and its model registered, as the pipeline does."""
-    run_id = record.opened(told.run, at, told.clean, told.splits, told.described, told.lineage)
+    run_id = record.opened(told.run, at, told.clean, told.splits, told.described, told.lineage, {})
     return record.register.fn(
         told.run,
         at,

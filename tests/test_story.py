@@ -20,7 +20,9 @@ from flows.cli import Interrupted
 from flows.pipeline import artifact_key
 from flows.request import resolve
 from ray_jobs.errors import ContractError, ServiceError, TrainingError, UsageError
+from ray_jobs.serving.release import Release
 from tasks.progress import STAGES
+from tasks.record import RELEASE
 from tasks.register import CHALLENGER, PREVIOUS
 from tests.live_parts import Serve, serving
 from tests.platform_parts import same_environment
@@ -220,6 +222,38 @@ def test_the_champion_told_again_is_neither_judged_nor_registered_but_put_live(
     assert (again["version"], again["endpoint"]) == (first["version"], first["endpoint"])
     assert list(again["timings_s"]) == list(STAGES)
     assert stages.serve.versions() == {"algebra": "1"}
+
+
+def test_what_begins_from_the_champion_is_compared_with_a_start_from_nothing(
+    client: MlflowClient, stages: Stages
+) -> None:
+    first = stages.run()
+    assert (first["start"]["version"], first["cold_start"], stages.cold) == (None, None, None)
+    stages.begins = True
+    report = stages.run(seed=1)
+    assert stages.began[4:7] == ["train", "cold-start", "evaluate"]
+    assert report["start"] == {
+        "version": "1",
+        "lineage": first["lineage"],
+        "why": "so it was told",
+    }
+    cold = report["cold_start"]
+    assert (cold["epochs"], cold["seconds"]) == (9, 18.0)
+    assert cold["difference"]["auc"]["value"] == 0.0
+    assert "Training began from version 1." in stages.pages["algebra-report"]
+    told = runs(client)[-1].data.tags
+    assert (told["parent"], told["parent_version"]) == (first["lineage"], "1")
+    release = Release.load(client.get_model_version("algebra", "2").tags[RELEASE])
+    assert Release.load(release.parent).lineage == first["lineage"]
+    assert release.division == {"delivered": False, "test": 0.2, "validation": 0.1}
+
+
+def test_a_start_need_not_be_compared(client: MlflowClient, stages: Stages) -> None:
+    stages.run()
+    stages.begins = True
+    report = stages.run(seed=1, settings={"start.compared": "false"})
+    assert "cold-start" not in stages.began
+    assert (report["start"]["version"], report["cold_start"]) == ("1", None)
 
 
 def test_a_run_that_needs_no_ray_joins_none(client: MlflowClient, stages: Stages) -> None:

@@ -191,6 +191,29 @@ def wait_for_epoch(of: TrainJob, step: int, process: subprocess.Popen[bytes]) ->
         time.sleep(0.02)
 
 
+def test_two_workers_begin_from_another_model_and_learn_on(
+    dashboard: str, undisturbed: tuple[TrainJob, str, list[Event]], splits: Path, tmp_path: Path
+) -> None:
+    before, digest, cold = undisturbed
+    asked = job(
+        splits,
+        tmp_path / "after",
+        parent=before.artifact,
+        parent_digest=digest,
+        kept=0.9,
+        budget=Budget(epochs=1, batch_cost=512),
+    )
+    told: list[Event] = []
+    wait(asked, submit(asked, dashboard), dashboard, told.append)
+    losses = [e.metrics["validation_loss"] for e in told if e.kind == "epoch"]
+    # Nobody who began with nothing is there after an epoch.
+    assert losses[0] < cold[1].metrics["validation_loss"] - 0.02
+    assert (
+        artifact.read(Path(asked.artifact)).vocabulary
+        == artifact.read(Path(before.artifact)).vocabulary
+    )
+
+
 def test_a_closed_form_is_fitted_in_one_task(dashboard: str, splits: Path, tmp_path: Path) -> None:
     asked = job(splits, tmp_path / "rasch", spec={"name": "rasch"}, workers=1)
     told: list[Event] = []

@@ -9,7 +9,8 @@ from flows.cli import console
 
 def show(report: dict[str, Any]) -> None:
     """Figures against baseline and champion, the gate's words, and where to look."""
-    others = {name: report[name] for name in ("baseline", "champion") if report[name]}
+    keys = ("baseline", "champion", "cold_start")
+    others = {key.replace("_", " "): report[key] for key in keys if report[key]}
     columns = ["figure", "this version", *others, *(f"against {name}" for name in others)]
     rows = []
     for name, figure in report["metrics"].items():
@@ -19,6 +20,8 @@ def show(report: dict[str, Any]) -> None:
         rows.append(row)
     console.table(f"{report['service']} version {report['version']}", columns, rows)
     console.say(f"protocol {report['protocol']}")
+    if begun := report["start"]["version"]:
+        console.say(_start(begun, report["train"], report["cold_start"]))
     if crossed := report["cross_validation"]:
         _folds(crossed)
     if best := report["best_possible"]:
@@ -35,6 +38,14 @@ def show(report: dict[str, Any]) -> None:
         console.say(f"{name}: {url}")
     if report["cached"]:
         console.say(f"from cache: {', '.join(report['cached'])}")
+
+
+def _start(version: str, own: dict[str, Any], cold: dict[str, Any] | None) -> str:
+    took = f"{own['epochs']} epochs, {own['seconds']:.1f} s"
+    told = f"training began from version {version}: {took}"
+    if cold is None:
+        return told
+    return f"{told}; from nothing: {cold['epochs']} epochs, {cold['seconds']:.1f} s"
 
 
 def _folds(crossed: dict[str, Any]) -> None:

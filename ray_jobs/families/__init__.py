@@ -96,6 +96,9 @@ class Family:
     units: Callable[[Sequence[Source]], list[list[Source]]] = each_alone  # files that go together
     # what `examples` yields where a network trains on them: a frozen record of arrays and numbers
     example: type[Any] | None = None
+    # (vocabulary, parts of another train split) -> the same with what is new behind it, where a
+    # network can begin from one that knew less
+    extended: Callable[[Any, Iterable[pl.DataFrame]], Any] | None = None
     keys: tuple[str, ...] = ()  # columns over which rows spread, besides the group: items, say
     # (table, vocabulary) -> each feature with the table in which its values have changed rows
     shuffled: Callable[[pl.DataFrame, Any], Iterable[tuple[str, pl.DataFrame]]] | None = None

@@ -34,6 +34,8 @@ class Release:
     card: dict[str, Any]  # data, protocol, figures, spec: what v1/model tells
     resources: dict[str, Any] = field(default_factory=dict)  # as recipe.Resources; empty: usual
     version: str = ""  # MLflow's number, known once registered
+    division: dict[str, Any] = field(default_factory=dict)  # how its data was split
+    parent: str = ""  # URI of the release it was trained on from; empty: from nothing
     barred: str = ""  # why it may never serve, by the protocol of its figures; empty: it may
 
     def save(self, uri: str) -> None:

@@ -68,6 +68,9 @@ class TrainJob:
     resources: Resources
     about: dict[str, Any]  # goes into the artifact as it is: lineage, data digest, ...
     holder: str = ""  # whose job it is, who has one at a time: a service of a home
+    parent: str = ""  # URI of the artifact that training begins from; empty: from nothing
+    parent_digest: str = ""
+    kept: float = 1.0  # share of its weights
 
     @property
     def artifact(self) -> str:

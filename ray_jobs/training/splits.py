@@ -22,7 +22,7 @@ from ray_jobs.data.tables import parts, read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.families import Family, family
 from ray_jobs.recipe import spec_from
-from ray_jobs.training import shards
+from ray_jobs.training import shards, warm
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson
 from ray_jobs.training.shards import Shards
@@ -48,20 +48,33 @@ class Splits:
     def seen(cls, job: TrainJob, train: Iterable[pl.DataFrame]) -> Splits:
         """The splits of a job whose vocabulary is read off the parts of its train split now."""
         kind = family(job.family)
-        return cls(job, kind, spec_from(job.spec, kind.specs), kind.vocabulary(train))
+        spec = spec_from(job.spec, kind.specs)
+        if not job.parent:
+            return cls(job, kind, spec, kind.vocabulary(train))
+        before = warm.read(job.parent, job.parent_digest)
+        if why := warm.misfit(before, spec):
+            raise TrainingError(f"training cannot begin from {job.parent}: {why}")
+        assert kind.extended is not None, "misfit has seen to that"
+        return cls(job, kind, spec, kind.extended(before.vocabulary, train))
 
     def note_vocabulary(self, uri: str = "") -> None:
         """Lay the vocabulary where every worker finds it."""
         store.write_json(uri or self.job.vocabulary, self.vocabulary.as_json())
 
     def network(self, *, prepared: bool = True) -> nn.Module:
-        """A fresh network, by the seed; prepared where its spec reads something off the data."""
+        """A network to be trained, by the seed.
+
+        Prepared, it holds what its spec reads off the data, and what its predecessor knew.
+        """
         torch.manual_seed(self.job.seed)
         if prepared and hasattr(self.spec, "prepare"):
             module = self.spec.prepare(tables(self.job.train), self.vocabulary)
         else:
             module = self.spec.build(self.vocabulary)
         assert isinstance(module, nn.Module), f"{self.spec} gave {module}, which is no module"
+        if prepared and self.job.parent:
+            before = warm.read(self.job.parent, self.job.parent_digest)
+            warm.begin(module, before.module, self.job.kept)
         return module
 
     def lesson(self) -> Lesson:
