@@ -2,7 +2,8 @@
 
 Learners of a simulated district that no network has seen: every answer is predicted by a
 network, and by the Bayes filter that knows items and laws and sees the same histories. Then
-what each says of the skill that a learner was to practise next, against the truth.
+what each says of the skill that a learner was to practise next, against the truth: how likely
+is a right answer to a typical item of it, which is what `v1/mastery` tells.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ray_jobs.families import family, recipe
 from ray_jobs.families.knowledge import bayes, mastery
 from ray_jobs.families.knowledge.sample import SCHOOL
 from ray_jobs.families.knowledge.simulator import simulate
-from ray_jobs.families.knowledge.world import Truth
+from ray_jobs.families.knowledge.world import Truth, chance
 from ray_jobs.metrics.binary import prepared_auc
 from ray_jobs.predictor import predict
 from ray_jobs.training.allocator import keep_freed
@@ -48,12 +49,14 @@ def main() -> None:
         test = table.filter(pl.col("bucket") < TOLD_OF)
         best = bayes.filtered(truth, test)
         before, abilities = _to_practise(truth, test)
-        known = _ranked(_by_filter(truth, before), abilities)
+        skills = _next(before)["skill"].to_list()
+        right = typical(truth, skills, abilities)
+        known = _ranked(typical(truth, skills, _by_filter(truth, before)), right)
         for name in RECIPES:
             model = trained(name, table.filter(pl.col("bucket") >= TOLD_OF))
             told = np.concatenate(predict(model, KNOWLEDGE.examples(test, model.vocabulary)))
             auc, ceiling = (_auc(test, one) for one in (told.astype(np.float64), best))
-            found = _ranked(_by_model(model, before), abilities)
+            found = _ranked(_by_model(model, before), right)
             print(
                 f"world {seed}, {name}: AUC {auc:.4f}, of the filter {ceiling:.4f} "
                 f"({auc - ceiling:+.4f}) on {len(test):,} answers; Spearman of mastery with the "
@@ -67,6 +70,19 @@ def trained(name: str, table: pl.DataFrame) -> Artifact:
     """A recipe's network, validated on every tenth learner."""
     asked, held_out = recipe(name), pl.col("bucket") % 10 == 0
     return learnt(asked.spec, table.filter(~held_out), table.filter(held_out), asked.budget)
+
+
+def typical(truth: Truth, skills: Sequence[str], abilities: Floats) -> Floats:
+    """Chance (L,) that who has this ability in a skill is right on an item of that skill alone."""
+    lone = {
+        skill: np.flatnonzero(truth.item_skills[:, s] & (truth.item_skills.sum(axis=1) == 1))
+        for s, skill in enumerate(truth.skills)
+    }
+    told = [
+        chance(np.array([ability]), truth.difficulty[items], truth.discrimination[items]).mean()
+        for ability, items in zip(abilities, map(lone.__getitem__, skills), strict=True)
+    ]
+    return np.array(told)
 
 
 def _to_practise(truth: Truth, test: pl.DataFrame) -> tuple[pl.DataFrame, Floats]:
