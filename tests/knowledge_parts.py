@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import polars as pl
 import torch
 from torch import nn
 
@@ -12,10 +13,12 @@ from ray_jobs.artifact import Artifact
 from ray_jobs.families import family
 from ray_jobs.families.knowledge.api import VERBS
 from ray_jobs.families.knowledge.networks import SPECS
+from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.families.knowledge.vocabulary import PADDING, Vocabulary
 from ray_jobs.predictor import predict
 
 KNOWLEDGE = family("knowledge")
+CLEAN_EXTRA = ("response_s", "about")
 ITEMS, SKILLS = ("i1", "i2", "i3", "i4", "i5"), ("add", "sub", "mul")
 VOCABULARY = Vocabulary(ITEMS, SKILLS)
 SMALL: dict[str, dict[str, Any]] = {
@@ -25,6 +28,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},
     "blend": {"width": 16, "neighbours": 4, "block": 4, "heads": 2},
 }
+
+
+def saying_no_more(table: pl.DataFrame) -> pl.DataFrame:
+    """A clean table of a log that tells neither how long answers took nor of whom they are."""
+    return table.with_columns(pl.lit(None, CLEAN[name]).alias(name) for name in CLEAN_EXTRA)
 
 
 @cache

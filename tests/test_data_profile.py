@@ -33,7 +33,7 @@ ANSWERS = st.lists(
 
 def table(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
     """A clean table of answers: learner, item, skills, correct, time."""
-    full = [(*row, 0, 2**63 + ord(row[0][0]), None, True) for row in rows]
+    full = [(*row, 0, 2**63 + ord(row[0][0]), None, True, None, None) for row in rows]
     return pl.DataFrame(full, CLEAN, orient="row")
 
 
@@ -78,7 +78,8 @@ def test_a_table_is_told_in_numbers_that_can_be_counted_by_hand(tmp_path: Path) 
     kinds = {name: (column.kind, column.missing) for name, column in found.columns.items()}
     assert kinds == {
         "item": ("category", 0), "skills": ("set", 1), "correct": ("number", 0),
-        "time": ("time", 1), "scored": ("category", 0),
+        "time": ("time", 1), "scored": ("category", 0), "response_s": ("number", 4),
+        "about": ("set", 4),
     }  # fmt: skip
     item, skills, correct = (found.columns[name] for name in ("item", "skills", "correct"))
     assert item.values is not None

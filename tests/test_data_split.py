@@ -45,6 +45,8 @@ def table(
         "bucket": buckets(names),
         "split": list(delivered) if delivered else [None] * len(learners),
         "scored": [True] * len(learners),
+        "response_s": [None] * len(learners),
+        "about": [None] * len(learners),
     }
     return pl.DataFrame(rows, schema=CLEAN)
 

@@ -15,6 +15,7 @@ from ray_jobs.evaluation import SMALLEST_SLICE, Evaluation, compare
 from ray_jobs.families.knowledge.slices import slices
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from tests.judging import judged
+from tests.knowledge_parts import saying_no_more
 
 
 def report_rows(groups: int = 80, each: int = 25) -> pl.DataFrame:
@@ -171,7 +172,7 @@ def table() -> pl.DataFrame:
 
 
 def test_knowledge_slices_follow_history_vocabulary_and_skills() -> None:
-    found = slices(table(), Vocabulary(("one", "two"), ("add", "sub")))
+    found = slices(saying_no_more(table()), Vocabulary(("one", "two"), ("add", "sub")))
     assert found["history"].to_list() == [
         "first answer",
         *["answers 2-10"] * 9,
@@ -199,7 +200,7 @@ def test_the_top_skills_are_those_of_scored_rows_and_an_answer_may_count_for_two
             "scored": [True] * 13 + [False] * 5,
         }
     )
-    found = slices(many, Vocabulary(("one",), ()))["skill"]
+    found = slices(saying_no_more(many), Vocabulary(("one",), ()))["skill"]
     named = found.explode().drop_nulls().unique().sort().to_list()
     assert named == [f"s{i:02d}" for i in range(10)]
     assert sorted(found[12]) == ["s00", "s01"]

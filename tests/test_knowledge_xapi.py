@@ -66,6 +66,10 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("result", {"score": {"raw": 12, "max": 10}}, "result.score.raw"),
     ("result", {"score": {"raw": 3, "min": 5, "max": 5}}, "result.score.max"),
     ("result", {"score": 7}, "result.score"),
+    ("result", {"success": True, "duration": "soon"}, "result.duration"),
+    ("result", {"success": True, "duration": "PT"}, "result.duration"),
+    ("result", {"success": True, "duration": "PT1.2.3S"}, "result.duration"),
+    ("result", {"success": True, "duration": 7}, "result.duration"),
     ("timestamp", "yesterday", "timestamp"),
     ("context", "algebra", "context"),
     ("context.contextActivities", ["algebra"], "context.contextActivities"),
@@ -224,3 +228,15 @@ def test_names_of_people_lie_in_no_column_but_sealed(tmp_path: Path) -> None:
     cleaned(tmp_path, {"log.jsonl": lines([named, statement(2), bad])}, Columns())
     for path in (tmp_path / "store").rglob("*"):
         assert path.is_dir() or b"Ann Example" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [("PT16.5S", 16.5), ("PT2M", 120.0), ("PT1H0M3S", 3603.0), ("P1DT1S", None), (None, None)],
+)
+def test_how_long_an_answer_took_is_read_as_seconds(
+    tmp_path: Path, duration: str | None, seconds: float | None
+) -> None:
+    said: dict[str, Any] = {"success": True} | ({"duration": duration} if duration else {})
+    table = cleaned(tmp_path, {"log.jsonl": orjson.dumps(statement(**said))})
+    assert read_parquet(table.table)["response_s"].to_list() == [seconds]

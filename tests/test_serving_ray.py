@@ -333,5 +333,7 @@ def answers(learners: int) -> pl.DataFrame:
         "bucket": [0] * n,
         "split": [None] * n,
         "scored": [True] * n,
+        "response_s": [None] * n,
+        "about": [None] * n,
     }
     return pl.DataFrame(columns, schema=CLEAN)

@@ -79,6 +79,8 @@ def answers(learners: int, seed: int) -> pl.DataFrame:
         rows["bucket"] += [learner] * n
         rows["split"] += [None] * n
         rows["scored"] += [True] * n
+        rows["response_s"] += [None] * n
+        rows["about"] += [None] * n
     return pl.DataFrame(rows, schema=CLEAN)
 
 

@@ -120,6 +120,8 @@ def some_answers(count: int, seed: int) -> pl.DataFrame:
             "bucket": learner,
             "split": [None] * count,
             "scored": [True] * count,
+            "response_s": [None] * count,
+            "about": [None] * count,
         },
         schema=CLEAN,
     )

@@ -36,7 +36,7 @@ FAMILY = Family(
             "The figures describe learners like those in the data, at the time it was taken.",
             "A probability is about a group of like cases; for one learner it may be wrong.",
             "It learned what was practised, not what was taught elsewhere.",
-            "Age, gender and origin are not in the data: fairness between them was not measured.",
+            "Whether it is fair between groups of learners is known only where a slice names them.",
         ),
         ceiling="a Bayes filter that knows the simulated world and sees the same histories",
     ),

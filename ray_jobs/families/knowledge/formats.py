@@ -28,17 +28,23 @@ NAMES = {
     "skills": ("skills", "skill", "skill_id", "skill_name", "concept", "kc"),
     "correct": ("correct", "is_correct", "outcome", "score", "answered_correctly"),
     "time": ("time", "timestamp", "start_time", "unix_time", "date"),
+    "response_time": ("response_time", "response_time_s", "response_time_ms", "ms_first_response"),
 }
 NEEDED = ("learner", "correct")
 RAW = ("learner", "item", "skills", "correct", "time")
+EXTRA = ("response_time", "about")  # where a log has them
 HEAD = 1200  # lines that tell how many make up a learner
 
 
 def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
-    """Rows of a log with the columns `RAW` as text; raises ContractError when it is none."""
+    """Rows of a log with the columns `RAW` as text, and those of `EXTRA` that it has.
+
+    Raises ContractError when it is none.
+    """
     (source,) = unit
     for part in _line_form(source) if _is_line_form(source) else _table(source, columns):
-        yield replace(part, rows=part.rows.select(*RAW, *PLACES))
+        extra = [name for name in EXTRA if name in part.rows.columns]
+        yield replace(part, rows=part.rows.select(*RAW, *extra, *PLACES))
 
 
 def _table(source: Source, columns: Columns) -> Iterator[Raw]:
@@ -47,13 +53,25 @@ def _table(source: Source, columns: Columns) -> Iterator[Raw]:
     whole = chain([first], tables)
     have = first.rows.columns  # as every batch has them
     if xapi.recognised(have):
+        if columns.told:
+            raise ContractError(
+                f"{source.url} holds xAPI statements, and columns.about names columns of tables; "
+                "leave it out"
+            )
         yield from xapi.answers(whole, columns.skill_separator)
         return
     names = _mapping(have, columns, source)
     missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
+    # A number alone does not tell what it counts.
+    unit = " ms" if "ms" in names.get("response_time", "").lower().split("_") else ""
+    told = _told(have, columns, source)
     for table in whole:
         renamed = raw.rename(table, names)
         rows = renamed.rows.with_columns(missing)
+        if unit:
+            rows = rows.with_columns(pl.col("response_time") + unit)
+        if told:
+            rows = rows.with_columns(table.rows.select(about=_as_json(told))["about"])
         if "item" not in names:  # a log of skills alone: practising the skill is the item
             rows = rows.with_columns(pl.col("skills").alias("item"))
         yield replace(renamed, rows=rows)
@@ -82,6 +100,22 @@ def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str,
             f"name it with --set columns.{lacking[0]}=NAME (usual: {', '.join(NAMES[lacking[0]])})"
         )
     return found
+
+
+def _told(have: Sequence[str], columns: Columns, source: Source) -> list[str]:
+    """The columns that `about` names, as the log has them."""
+    unknown = [name for name in columns.told if raw.own(name) not in have]
+    if unknown:
+        raise ContractError(
+            f"{source.url}: no column {unknown[0]!r} (columns.about); there are {shown(have)}"
+        )
+    return [raw.own(name) for name in columns.told]
+
+
+def _as_json(names: Sequence[str]) -> pl.Expr:
+    """These columns as a JSON object of texts; null where nothing is said."""
+    said = pl.any_horizontal(pl.col(names).is_not_null())
+    return pl.when(said).then(pl.struct(names).struct.json_encode())
 
 
 def _bare(line: str) -> str:

@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import orjson
 import polars as pl
 
 from ray_jobs.data.clean import Cleaned
 from ray_jobs.data.moments import LATEST, seconds
+from ray_jobs.families.knowledge.formats import EXTRA
 from ray_jobs.families.knowledge.table import CLEAN, LONGEST_NAME, MOST_SKILLS, Columns
 
 RIGHT = ("true", "t", "yes", "y", "correct", "right", "pass", "passed")
 WRONG = ("false", "f", "no", "n", "incorrect", "wrong", "fail", "failed")
 TRUTHS = dict.fromkeys(RIGHT, 1.0) | dict.fromkeys(WRONG, 0.0)
 KEY = ("learner", "item", "time")  # one answer, in a log with times
+TOO_LONG_S = 86_400.0  # that nobody thought about an answer
+UNKNOWN = "response times that are no number of seconds, or beyond a day, count as unknown"
 APART = "protocol K1: an answer under several skills stands as a row for each of them"
 
 
@@ -57,13 +61,15 @@ def clean(rows: pl.DataFrame, timed: bool, columns: Columns) -> Cleaned:
         bad=bad,
         merged=len(single) - len(merged),
         repeats=repeats,
-        notes=(APART,) if apart else (),
+        notes=(*((APART,) if apart else ()), *_unknown(typed)),
         expanded=len(rows) - len(table),
     )
 
 
 def _typed(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     """Rows with `credit`, `seconds` and `set` beside what these were written as."""
+    lacking = [pl.lit(None, pl.String).alias(n) for n in EXTRA if n not in rows.columns]
+    rows = rows.with_columns(lacking)
     sets = _skill_sets(rows["skills"], columns.skill_separator)
     rows = rows.join(sets, on="skills", how="left", nulls_equal=True, maintain_order="left")
     return rows.with_columns(
@@ -71,7 +77,36 @@ def _typed(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
         .map_batches(partial(_credits, meant=columns.meant), return_dtype=pl.Float32)
         .alias("credit"),
         seconds(pl.col("time"), columns.zone).alias("seconds"),
+        _response().alias("response_s"),
+        _about(rows),
     )
+
+
+def _response() -> pl.Expr:
+    """Seconds, from a number of them or of milliseconds; null where it cannot be."""
+    text = pl.col("response_time")
+    number = text.str.strip_suffix(" ms").cast(pl.Float32, strict=False)
+    found = number / pl.when(text.str.ends_with(" ms")).then(1000.0).otherwise(1.0)
+    return pl.when(found.is_between(0.0, TOO_LONG_S)).then(found)
+
+
+def _unknown(typed: pl.DataFrame) -> tuple[str, ...]:
+    lost = typed["response_time"].is_not_null() & typed["response_s"].is_null()
+    return (UNKNOWN,) if lost.any() else ()
+
+
+def _about(rows: pl.DataFrame) -> pl.Series:
+    """What else is said of each row, as name=value; of few texts, though of many rows."""
+    texts = rows["about"].unique().drop_nulls()
+    told = [
+        [f"{name}={value}" for name, value in orjson.loads(text).items() if value is not None]
+        for text in texts
+    ]
+    known = pl.DataFrame(
+        {"about": texts, "told": told}, schema_overrides={"told": pl.List(pl.String)}
+    )
+    found = rows.select("about").join(known, on="about", how="left", maintain_order="left")
+    return found["told"].alias("about")
 
 
 def _slim(typed: pl.DataFrame) -> pl.DataFrame:
@@ -81,6 +116,7 @@ def _slim(typed: pl.DataFrame) -> pl.DataFrame:
         pl.col("credit").alias("correct"),
         pl.col("seconds").alias("time"),
         pl.col("set").alias("skills"),
+        "response_s", "about",
     )  # fmt: skip
     return slim.filter(~pl.col("broken")).drop("broken")
 

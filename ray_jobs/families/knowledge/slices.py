@@ -1,10 +1,13 @@
 """Where a knowledge model may do well or badly: the parts of the test split a report names.
 
 By how much was known of the learner, by whether item and skills were met in
-training, by the most practised skills, and by how many skills an answer asks for.
+training, by the most practised skills, and by how many skills an answer asks for;
+where the log tells, by how long it took, and by whatever else it says of learners.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -13,8 +16,11 @@ from ray_jobs.families.knowledge.vocabulary import Vocabulary
 HISTORY = pl.Enum(["first answer", "answers 2-10", "answers 11-50", "answers 51+"])
 MET = pl.Enum(["met in training", "new"])
 SKILLS = pl.Enum(["all met in training", "some new", "none named"])
+RESERVED = ("group", "target")  # columns of an evaluation
 COUNT = pl.Enum(["0", "1", "2", "3+"])
-TOP = 10  # skills with figures of their own
+RESPONSE = pl.Enum(["under 3 s", "3 to 10 s", "10 to 30 s", "30 to 120 s", "over 120 s"])
+RESPONSE_S = (3.0, 10.0, 30.0, 120.0)
+TOP = 10  # skills, or values of a column, with figures of their own
 
 
 def slices(table: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
@@ -22,13 +28,17 @@ def slices(table: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
 
     `skill` is a list: an answer that asks for two common skills counts for both.
     """
-    return table.select(
+    own = table.select(
         _history().alias("history"),
         _item(vocabulary).alias("item"),
         _skills(vocabulary).alias("skills"),
         _top_skills(table).alias("skill"),
         _count().alias("skill_count"),
+        _response().alias("response_time"),
     )
+    if own["response_time"].null_count() == len(own):
+        own = own.drop("response_time")
+    return own.hstack(_about(table, own.columns))
 
 
 def _history() -> pl.Expr:
@@ -69,6 +79,35 @@ def _top_skills(table: pl.DataFrame) -> pl.Expr:
     counts = named.value_counts().sort(["count", "skills"], descending=[True, False])
     top = counts.head(TOP)["skills"].to_list()
     return pl.col("skills").list.set_intersection(pl.lit(top, dtype=pl.List(pl.String)))
+
+
+def _response() -> pl.Expr:
+    seconds = pl.col("response_s")
+    *below, beyond = RESPONSE.categories
+    told = pl.lit(beyond)
+    for bound, name in reversed(list(zip(RESPONSE_S, below, strict=True))):
+        told = pl.when(seconds < bound).then(pl.lit(name)).otherwise(told)
+    return pl.when(seconds.is_not_null()).then(told).cast(RESPONSE)
+
+
+def _about(table: pl.DataFrame, taken: Sequence[str]) -> list[pl.Series]:
+    """A column for each name that something is said under, with its commonest values."""
+    rows = table.select(pl.int_range(pl.len()).alias("row"), "scored", said="about")
+    said = rows.explode("said").drop_nulls("said")
+    name, value = (pl.col("said").str.splitn("=", 2).struct.field(f"field_{i}") for i in (0, 1))
+    said = said.with_columns(name=name, value=value)
+    found: list[pl.Series] = []
+    for (about,), part in said.group_by("name", maintain_order=True):
+        counts = part.filter("scored")["value"].value_counts()
+        top = counts.sort(["count", "value"], descending=[True, False]).head(TOP)["value"]
+        kept = part.filter(pl.col("value").is_in(top.implode()))
+        column = rows.join(kept, on="row", how="left", maintain_order="left")["value"]
+        # A name that is one of ours must not stand for it.
+        own = str(about)
+        while own in {*taken, *RESERVED, *(one.name for one in found)}:
+            own += "_"
+        found.append(column.alias(own))
+    return found
 
 
 def _count() -> pl.Expr:

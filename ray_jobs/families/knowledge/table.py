@@ -25,6 +25,8 @@ class Columns:
     skills: str = ""  # what it practises
     correct: str = ""  # 0 to 1, or true and false
     time: str = ""  # unix seconds or ISO 8601
+    response_time: str = ""  # how long it took: seconds, or milliseconds where the name says `ms`
+    about: str = ""  # columns that say more of an answer or its learner: gender,region
     values: str = ""  # what correct may say: richtig=1,halb=0.5
     skill_separator: str = ";"  # between several skills of one answer
     zone: str = "UTC"  # of times that name none
@@ -37,6 +39,11 @@ class Columns:
             known = ", ".join(PROTOCOLS)
             raise UsageError(f"columns.protocol={self.protocol!r}: expected one of {known}")
         _ = self.meant
+
+    @property
+    def told(self) -> list[str]:
+        """The columns that `about` names."""
+        return list(dict.fromkeys(name.strip() for name in self.about.split(",") if name.strip()))
 
     @property
     def meant(self) -> dict[str, float]:
@@ -69,5 +76,7 @@ CLEAN = pl.Schema(
         "bucket": pl.UInt64(),  # public hash of the original learner id
         "split": pl.String(),  # train, validation or test as delivered; null when it was not
         "scored": pl.Boolean(),  # False: context only, neither trained on nor evaluated
+        "response_s": pl.Float32(),  # seconds until the answer; null when unknown
+        "about": pl.List(pl.String()),  # what figures are told apart by: name=value, by name
     }
 )

@@ -117,6 +117,8 @@ class Truth:
                 bucket=pl.col("learner").replace_strict(buckets),
                 split=pl.lit(None),
                 scored=pl.lit(value=True),
+                response_s=pl.lit(None),
+                about=pl.lit(None),
             )
             .with_row_index("position")
             .select(CLEAN.names())

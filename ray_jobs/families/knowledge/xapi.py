@@ -6,6 +6,7 @@ comes back as malformed, with the path of its fault as the reason.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +23,12 @@ VERBS = "http://adlnet.gov/expapi/verbs/"
 ANSWERS = {"answered", "scored"}  # with or without a result
 # Answers where they have an outcome, which some of these verbs say themselves.
 OUTCOMES = {"passed": 1.0, "mastered": 1.0, "failed": 0.0, "attempted": None, "completed": None}
+# Years and months are no fixed time.
+NUMBER = r"(\d+(?:\.\d+)?)"
+DURATION = re.compile(
+    rf"P(?:{NUMBER}W)?(?:{NUMBER}D)?(?:T(?:{NUMBER}H)?(?:{NUMBER}M)?(?:{NUMBER}S)?)?"
+)
+UNITS_S = (604_800, 86_400, 3_600, 60, 1)
 ROW = pl.Schema(
     {
         "learner": pl.String(),
@@ -29,6 +36,7 @@ ROW = pl.Schema(
         "skills": pl.String(),
         "correct": pl.String(),
         "time": pl.String(),
+        "response_time": pl.String(),
         "file": pl.String(),
         "line": pl.Int64(),
     }
@@ -81,6 +89,7 @@ def _answer(statement: Mapping[str, Any], separator: str) -> dict[str, Any]:
         "item": _activity("object", statement["object"]),
         "skills": separator.join(_skills(statement["context"], separator)) or None,
         "time": _moment(statement),
+        "response_time": _duration(statement["result"]),
     }
 
 
@@ -195,6 +204,18 @@ def _moment(statement: Mapping[str, Any]) -> str | None:
     except ValueError:
         raise Fault(name) from None
     return str(text)
+
+
+def _duration(result: Mapping[str, Any] | None) -> str | None:
+    """Seconds that the answer took, where that is said: an ISO 8601 duration."""
+    text = (result or {}).get("duration")
+    if text is None:
+        return None
+    found = DURATION.fullmatch(_text("result.duration", text))
+    if found is None or not any(found.groups()):
+        raise Fault("result.duration")
+    parts = zip(UNITS_S, found.groups(), strict=True)
+    return str(sum(seconds * float(number) for seconds, number in parts if number))
 
 
 def _skills(context: Mapping[str, Any] | None, separator: str) -> Iterator[str]:
