@@ -151,7 +151,7 @@ def levels(model: Artifact, bodies: Sequence[dict[str, Any]]) -> list[NDArray[np
     """The levels of `v1/mastery` of the skills of each request."""
     verb = VERBS["mastery"]
     requests = [verb.request.model_validate(body) for body in bodies]
-    # The first is about the levels now, the others are about trends.
+    # The first is about the levels now, the others are about trends and intervals.
     return predict(model, [verb.examples(one, model.vocabulary)[0] for one in requests])
 
 

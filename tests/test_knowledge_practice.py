@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from ray_jobs.families.knowledge.api import VERBS, PredictRequest
 from ray_jobs.families.knowledge.asking import Past
-from ray_jobs.families.knowledge.mastery import RECENT
+from ray_jobs.families.knowledge.mastery import RECENT, interval
 from ray_jobs.predictor import predict
 from tests.knowledge_parts import SKILLS, VOCABULARY, arbitrary, asked
 from tests.test_knowledge_api import question, requests
@@ -85,6 +86,57 @@ def test_a_trend_is_how_far_a_level_rose_since_before_the_last_answers() -> None
     assert found["level"] == pytest.approx(level, abs=1e-6)
     assert found["trend"] == pytest.approx(level - before, abs=2e-6)
     assert abs(found["trend"]) > 1e-4
+
+
+def test_an_interval_is_told_by_what_a_right_and_a_wrong_answer_would_change() -> None:
+    history = past(30)
+    found = told("mastery", history=history, skills=list(SKILLS))
+    expected = []
+    for skill, one in zip(SKILLS, found, strict=True):
+        typical = {"item": "never seen", "skills": [skill]}
+        right, wrong = (
+            asked(
+                arbitrary(),
+                "mastery",
+                history=[*history, {**typical, "correct": correct}],
+                skills=[skill],
+            )[0]
+            for correct in (1, 0)
+        )
+        expected.append(interval(one["level"], right, wrong))
+    assert [one["interval"] is None for one in found] == [range_ is None for range_ in expected]
+    known = [(a["interval"], b) for a, b in zip(found, expected, strict=True) if b]
+    assert known, "of this model some have none"
+    for own, other in known:
+        assert own == pytest.approx(other, abs=1e-3)
+
+
+@given(
+    right=st.floats(0.5, 200.0), wrong=st.floats(0.5, 200.0)
+)  # answers of a skill that is never learnt
+def test_of_who_learns_nothing_the_interval_is_that_of_a_beta_distribution(
+    right: float, wrong: float
+) -> None:
+    answers = right + wrong
+    level = right / answers
+    found = interval(level, (right + 1) / (answers + 1), right / (answers + 1))
+    assert found is not None
+    assert found["low"] < level < found["high"]
+    low, high = (math.log(x / (1 - x)) for x in (found["low"], found["high"]))
+    deviation = (high - low) / (2 * 1.96) * level * (1 - level)
+    variance = level * (1 - level) / (answers + 1)
+    assert deviation == pytest.approx(math.sqrt(variance), rel=0.01)
+
+
+@pytest.mark.parametrize("told", [(0.5, 0.4, 0.6), (0.5, 0.5, 0.5), (1.0, 1.0, 0.9)])
+def test_where_answers_tell_nothing_there_is_no_interval(told: tuple[float, float, float]) -> None:
+    assert interval(*told) is None
+
+
+def test_a_level_next_to_certain_keeps_an_interval_within_bounds() -> None:
+    found = interval(1 - 1e-9, 1.0, 0.0)
+    assert found is not None
+    assert 0 <= found["low"] <= found["high"] <= 1
 
 
 def test_the_evidence_of_a_level_is_what_practised_the_skill() -> None:

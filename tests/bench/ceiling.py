@@ -61,7 +61,8 @@ def main() -> None:
                 f"world {seed}, {name}: AUC {auc:.4f}, of the filter {ceiling:.4f} "
                 f"({auc - ceiling:+.4f}) on {len(test):,} answers; Spearman of mastery with the "
                 f"truth {found:.3f}, of the filter {known:.3f} ({found / known:.3f} of it) on "
-                f"{len(abilities):,} learners",
+                f"{len(abilities):,} learners; {_held(model, before, right):.3f} of them within "
+                "their interval",
                 flush=True,
             )
 
@@ -124,6 +125,21 @@ def _by_filter(truth: Truth, before: pl.DataFrame) -> Floats:
 
 def _by_model(model: Artifact, before: pl.DataFrame) -> Floats:
     return _levels(before, mastery.table(model, before))
+
+
+def _held(model: Artifact, before: pl.DataFrame, right: Floats) -> float:
+    """The share of learners whose true level lies in the interval that `v1/mastery` tells."""
+    verb, held = mastery.VERB, []
+    answers = before.group_by("learner", maintain_order=True)
+    for truth, (_, rows) in zip(right, answers, strict=True):
+        history = rows.select("item", "skills", "correct", "time").to_dicts()
+        body = {"history": history, "skills": [rows["next"][0]]}
+        request = verb.request.model_validate(body)
+        told = predict(model, verb.examples(request, model.vocabulary))
+        (of_skill,) = verb.answer(request, told, model.vocabulary)["mastery"]
+        within = of_skill["interval"]
+        held.append(within is not None and within["low"] <= truth <= within["high"])
+    return float(np.mean(held))
 
 
 def _levels(before: pl.DataFrame, long: pl.DataFrame) -> Floats:

@@ -1,7 +1,14 @@
-"""`v1/mastery`: how well is each skill mastered, which way it goes, and by what evidence."""
+"""`v1/mastery`: how well is each skill mastered, how surely, which way it goes, by what evidence.
+
+What one more answer would change tells how little is known. Let a typical item of a skill be
+answered right with the chance c that nobody knows: then c's mean given the past is the level p,
+after a right answer it is E(c²) / p, after a wrong one E(c - c²) / (1 - p), and so the variance
+of c is p (1 - p) times the difference of these two: both are asked of the model.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +28,7 @@ from ray_jobs.predictor import predict
 from ray_jobs.verb import Verb
 
 RECENT = 5  # answers over which a trend is told
+DEVIATIONS = 1.96  # that a normal value keeps to in 95 of 100 cases
 
 
 class MasteryRequest(Request):
@@ -59,9 +67,18 @@ class MasteryRequest(Request):
         return {skill: practice[skill][-RECENT:][0] for skill in self.asked if skill in practice}
 
 
+class Range(BaseModel):
+    low: float
+    high: float
+
+
 class Mastery(BaseModel):
     skill: str
     level: float = Field(description="probability of answering a typical item of it correctly")
+    interval: Range | None = Field(
+        description="where the level lies in 95 of 100 cases, by the model's own reckoning; null "
+        "where one more answer would change nothing"
+    )
     trend: float | None = Field(
         description=f"by how much the level rose since before the last {RECENT} answers of the "
         "history that practised it; null where none did"
@@ -78,7 +95,10 @@ class MasteryResponse(BaseModel):
 
 
 def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[Asked]:
-    """Typical questions about all skills now; then, of each that was practised, one as of then."""
+    """Typical questions about all skills now; of each that was practised, one as of then.
+
+    Then one about each after one more answer to it: for each skill a right and a wrong one.
+    """
     if not request.asked:
         return []
     past = Past.of(request, vocabulary)
@@ -86,7 +106,9 @@ def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[Asked]:
         past.until(turn).asked([typical(skill, vocabulary)])
         for skill, turn in request.turns.items()
     ]
-    return [past.asked([typical(skill, vocabulary) for skill in request.asked]), *before]
+    skills = [typical(skill, vocabulary) for skill in request.asked]
+    after = [past.then(skill, correct).asked([skill]) for skill in skills for correct in (1.0, 0.0)]
+    return [past.asked(skills), *before, *after]
 
 
 def cost(request: MasteryRequest) -> int:
@@ -94,21 +116,29 @@ def cost(request: MasteryRequest) -> int:
         return 0
     again = request.told - len(request.history)
     before = sum(again + turn + 1 for turn in request.turns.values())
-    return request.told + len(request.asked) + before
+    after = 2 * len(request.asked) * (request.told + 2)
+    return request.told + len(request.asked) + before + after
 
 
 def answer(
     request: MasteryRequest, outcomes: Sequence[NDArray[np.float32]], _vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    now, *then = outcomes or [np.empty(0, np.float32)]
+    now, *others = outcomes or [np.empty(0, np.float32)]
+    then, after = others[: len(request.turns)], others[len(request.turns) :]
     levels = dict(zip(request.asked, now.tolist(), strict=True))
     before = {skill: float(told[0]) for skill, told in zip(request.turns, then, strict=True)}
+    changed = zip(after[::2], after[1::2], strict=True)
+    ranges = {
+        skill: interval(level, float(right[0]), float(wrong[0]))
+        for (skill, level), (right, wrong) in zip(levels.items(), changed, strict=True)
+    }
     practice = request.practice
     return {
         "mastery": [
             {
                 "skill": skill,
                 "level": round(level, 6),
+                "interval": ranges[skill],
                 "trend": round(level - before[skill], 6) if skill in before else None,
                 **_evidence(
                     request.remembered.get(skill),
@@ -118,6 +148,22 @@ def answer(
             for skill, level in levels.items()
         ]
     }
+
+
+def interval(level: float, right: float, wrong: float) -> dict[str, float] | None:
+    """Where a level lies, by what it would be after a right and after a wrong answer.
+
+    Normal in logits, so that it keeps between 0 and 1.
+    """
+    if not right > wrong or not 0 < level < 1:
+        return None
+    # By the delta method: the variance over the square of p (1 - p).
+    deviation = math.sqrt((right - wrong) / (level * (1 - level)))
+    middle = math.log(level / (1 - level))
+    bounds = (middle - DEVIATIONS * deviation, middle + DEVIATIONS * deviation)
+    # The hyperbolic tangent is the logistic function without its overflow.
+    low, high = (round(0.5 + 0.5 * math.tanh(bound / 2), 6) for bound in bounds)
+    return {"low": low, "high": high}
 
 
 def _evidence(before: Practised | None, given: Sequence[Answer]) -> dict[str, Any]:
