@@ -41,6 +41,8 @@ def test_a_column_that_is_not_there_is_named() -> None:
         ContractError, match=r"no column 'sex' \(columns.about\); there are user_id"
     ):
         read(LOG, about="sex")
+    with pytest.raises(ContractError, match=r"names 'user_id', the learners themselves"):
+        read(LOG, about="gender,user_id")
     statement = (
         b'{"actor": {"mbox": "mailto:a@b.c"}, "verb": {"id": "a:b"}, "object": {"id": "a:i"}}'
     )

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ray_jobs.families.knowledge import mastery
 from ray_jobs.families.knowledge.api import VERBS, PredictRequest
 from ray_jobs.families.knowledge.asking import Past
 from ray_jobs.families.knowledge.mastery import RECENT, interval
@@ -109,6 +110,20 @@ def test_an_interval_is_told_by_what_a_right_and_a_wrong_answer_would_change() -
     assert known, "of this model some have none"
     for own, other in known:
         assert own == pytest.approx(other, abs=1e-3)
+
+
+def test_of_so_much_that_it_would_take_long_no_interval_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    history, skills = past(30), list(SKILLS)
+    needed = 2 * len(skills) * (len(history) + 2)
+    monkeypatch.setattr(mastery, "MOST_READ", needed)
+    usual = told("mastery", history=history, skills=skills)
+    assert any(one["interval"] for one in usual)
+    monkeypatch.setattr(mastery, "MOST_READ", needed - 1)
+    short = told("mastery", history=history, skills=skills)
+    assert short == [{**one, "interval": None} for one in usual]
+    asked(arbitrary(), "mastery", history=history, skills=skills)  # and its cost is told rightly
 
 
 @given(

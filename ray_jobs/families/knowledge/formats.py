@@ -64,7 +64,7 @@ def _table(source: Source, columns: Columns) -> Iterator[Raw]:
     missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
     # A number alone does not tell what it counts.
     unit = " ms" if "ms" in names.get("response_time", "").lower().split("_") else ""
-    told = _told(have, columns, source)
+    told = _told(have, columns, source, names["learner"])
     for table in whole:
         renamed = raw.rename(table, names)
         rows = renamed.rows.with_columns(missing)
@@ -102,8 +102,13 @@ def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str,
     return found
 
 
-def _told(have: Sequence[str], columns: Columns, source: Source) -> list[str]:
+def _told(have: Sequence[str], columns: Columns, source: Source, learner: str) -> list[str]:
     """The columns that `about` names, as the log has them."""
+    if learner in columns.told:
+        raise ContractError(
+            f"{source.url}: columns.about names {learner!r}, the learners themselves, who would "
+            "then stand beside their pseudonyms; leave it out"
+        )
     unknown = [name for name in columns.told if raw.own(name) not in have]
     if unknown:
         raise ContractError(

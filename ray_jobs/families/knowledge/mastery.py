@@ -28,6 +28,7 @@ from ray_jobs.predictor import predict
 from ray_jobs.verb import Verb
 
 RECENT = 5  # answers over which a trend is told
+MOST_READ = 2**17  # positions for the intervals of one request; about a second of the model
 DEVIATIONS = 1.96  # that a normal value keeps to in 95 of 100 cases
 
 
@@ -61,6 +62,12 @@ class MasteryRequest(Request):
         return {} if self.state is None else self.state.skills
 
     @property
+    def more(self) -> int:
+        """Positions that are read for intervals; 0 where they would be too many."""
+        needed = 2 * len(self.asked) * (self.told + 2)
+        return needed if needed <= MOST_READ else 0
+
+    @property
     def turns(self) -> dict[str, int]:
         """The answer since which the trend of a skill is told, of those practised."""
         practice = self.practice
@@ -77,7 +84,8 @@ class Mastery(BaseModel):
     level: float = Field(description="probability of answering a typical item of it correctly")
     interval: Range | None = Field(
         description="where the level lies in 95 of 100 cases, by the model's own reckoning; null "
-        "where one more answer would change nothing"
+        "where one more answer would change nothing, and of all skills where so long a history "
+        "was sent for so many of them that it would take seconds: then send a state"
     )
     trend: float | None = Field(
         description=f"by how much the level rose since before the last {RECENT} answers of the "
@@ -107,7 +115,11 @@ def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[Asked]:
         for skill, turn in request.turns.items()
     ]
     skills = [typical(skill, vocabulary) for skill in request.asked]
-    after = [past.then(skill, correct).asked([skill]) for skill in skills for correct in (1.0, 0.0)]
+    after = [
+        past.then(skill, correct).asked([skill])
+        for skill in (skills if request.more else ())
+        for correct in (1.0, 0.0)
+    ]
     return [past.asked(skills), *before, *after]
 
 
@@ -116,8 +128,7 @@ def cost(request: MasteryRequest) -> int:
         return 0
     again = request.told - len(request.history)
     before = sum(again + turn + 1 for turn in request.turns.values())
-    after = 2 * len(request.asked) * (request.told + 2)
-    return request.told + len(request.asked) + before + after
+    return request.told + len(request.asked) + before + request.more
 
 
 def answer(
@@ -127,10 +138,10 @@ def answer(
     then, after = others[: len(request.turns)], others[len(request.turns) :]
     levels = dict(zip(request.asked, now.tolist(), strict=True))
     before = {skill: float(told[0]) for skill, told in zip(request.turns, then, strict=True)}
-    changed = zip(after[::2], after[1::2], strict=True)
+    # Of no skill, or of every one.
     ranges = {
-        skill: interval(level, float(right[0]), float(wrong[0]))
-        for (skill, level), (right, wrong) in zip(levels.items(), changed, strict=True)
+        skill: interval(levels[skill], float(right[0]), float(wrong[0]))
+        for skill, right, wrong in zip(levels, after[::2], after[1::2], strict=False)
     }
     practice = request.practice
     return {
@@ -138,7 +149,7 @@ def answer(
             {
                 "skill": skill,
                 "level": round(level, 6),
-                "interval": ranges[skill],
+                "interval": ranges.get(skill),
                 "trend": round(level - before[skill], 6) if skill in before else None,
                 **_evidence(
                     request.remembered.get(skill),
