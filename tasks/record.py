@@ -134,9 +134,17 @@ def release_uri(run: Run, release: Release) -> str:
 
 
 def division(run: Run, splits: SplitTable) -> dict[str, Any]:
-    """What decides in which split of a service somebody is."""
+    """What decides in which split of a service somebody is, and what of them is learnt."""
     how = run.recipe.split
-    return {"delivered": splits.delivered, "test": how.test, "validation": how.validation}
+    return {
+        "delivered": splits.delivered,
+        "test": how.test,
+        "validation": how.validation,
+        "until": how.until,
+        "cut": splits.cut,
+        # By which column somebody is known: the hash is of what stands there.
+        run.family.group: getattr(run.recipe.columns, run.family.group, ""),
+    }
 
 
 @task(name="register", **RETRIES)
@@ -235,8 +243,10 @@ def facts_of(
 ) -> Facts:
     """All that the model card tells."""
     training: dict[str, Any] = {k: asdict(model)[k] for k in ("workers", "epochs", "rows_per_s")}
+    if run.parent is not None:
+        training["share of the version before kept"] = run.recipe.start.kept
     return Facts(
-        recipe=run.recipe,
+        recipe=replace(run.recipe, budget=run.budget),
         title=run.family.title,
         words=run.family.words,
         protocol=run.protocol,

@@ -1,18 +1,21 @@
 """Start: what training begins from, and why: the champion where a recipe asks, else nothing.
 
 Nobody whom a champion learnt from may be in the test split of what begins from it. A salted
-hash sees to that while the shares of the splits stay what they were, for every champion that
-went before as well: each of them began under the same condition, or from nothing.
+hash of ids sees to that while ids and the shares of the splits stay what they were, for every
+champion that went before as well: each of them began under the same condition, or from nothing.
+Nor may it have learnt from what lies after the cut in time, where there is one.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.raw import BY_PLACE
 from ray_jobs.data.split import SplitTable
 from ray_jobs.errors import ArtifactError, StoreError
 from ray_jobs.recipe import Start
@@ -79,19 +82,18 @@ def _begun(run: Run, mlflow: Registry, clean: CleanTable, splits: SplitTable) ->
             champion = Release.load(champion.parent)
         except StoreError as error:
             return Begun(None, f"the version before it cannot be read: {error}")
-    fault = _fault(run, mlflow, champion, splits)
+    fault = _fault(run, mlflow, champion, splits, clean.notes)
     if fault:
         return Begun(None, f"version {champion.version} is no start: {fault}")
     return Begun(champion, why)
 
 
-def _fault(run: Run, mlflow: Registry, parent: Release, splits: SplitTable) -> str:
+def _fault(
+    run: Run, mlflow: Registry, parent: Release, splits: SplitTable, notes: Sequence[str]
+) -> str:
     """Why training must not begin from a release; empty where it may."""
-    ours = division(run, splits)
-    if ours["delivered"]:
-        return "the data came with its split, so nobody knows whom an earlier model learnt from"
-    if parent.division != ours:
-        return f"its data was divided otherwise ({parent.division or 'unknown'}, now {ours})"
+    if fault := _unlike(run, parent, splits, notes):
+        return fault
     version = registry.find(mlflow.client, parent.service, parent.version)
     if version is None or registry.ERASED in version.tags:
         return "it learnt from somebody who was erased" if version else "the registry lost it"
@@ -100,6 +102,21 @@ def _fault(run: Run, mlflow: Registry, parent: Release, splits: SplitTable) -> s
     except (ArtifactError, StoreError) as error:
         return str(error)
     return _misfit(run, parent, before)
+
+
+def _unlike(run: Run, parent: Release, splits: SplitTable, notes: Sequence[str]) -> str:
+    """Why a release may have learnt what is asked of what begins from it; empty where it cannot."""
+    ours, theirs = division(run, splits), dict(parent.division)
+    if ours["delivered"]:
+        return "the data came with its split, so nobody knows whom an earlier model learnt from"
+    if BY_PLACE in notes:
+        return f"{BY_PLACE}, which may be another's now"
+    cut, before = ours.pop("cut"), theirs.pop("cut", None)
+    if theirs != ours:
+        return f"its data was divided otherwise ({theirs or 'unknown'}, now {ours})"
+    if cut is not None and (before is None or before > cut):
+        return "it learnt from what came after the cut in time that divides this data"
+    return ""
 
 
 def _misfit(run: Run, parent: Release, before: Artifact) -> str:

@@ -79,7 +79,6 @@ def test_a_table_is_told_in_numbers_that_can_be_counted_by_hand(tmp_path: Path) 
     assert kinds == {
         "item": ("category", 0), "skills": ("set", 1), "correct": ("number", 0),
         "time": ("time", 1), "scored": ("category", 0), "response_s": ("number", 4),
-        "about": ("set", 4),
     }  # fmt: skip
     item, skills, correct = (found.columns[name] for name in ("item", "skills", "correct"))
     assert item.values is not None

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ray_jobs.families.knowledge import mastery
 from ray_jobs.families.knowledge.api import VERBS, PredictRequest
 from ray_jobs.families.knowledge.asking import Past
 from ray_jobs.families.knowledge.mastery import RECENT, interval
@@ -91,7 +90,7 @@ def test_a_trend_is_how_far_a_level_rose_since_before_the_last_answers() -> None
 
 def test_an_interval_is_told_by_what_a_right_and_a_wrong_answer_would_change() -> None:
     history = past(30)
-    found = told("mastery", history=history, skills=list(SKILLS))
+    found = told("mastery", history=history, skills=list(SKILLS), intervals=True)
     expected = []
     for skill, one in zip(SKILLS, found, strict=True):
         typical = {"item": "never seen", "skills": [skill]}
@@ -112,18 +111,17 @@ def test_an_interval_is_told_by_what_a_right_and_a_wrong_answer_would_change() -
         assert own == pytest.approx(other, abs=1e-3)
 
 
-def test_of_so_much_that_it_would_take_long_no_interval_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    history, skills = past(30), list(SKILLS)
-    needed = 2 * len(skills) * (len(history) + 2)
-    monkeypatch.setattr(mastery, "MOST_READ", needed)
-    usual = told("mastery", history=history, skills=skills)
-    assert any(one["interval"] for one in usual)
-    monkeypatch.setattr(mastery, "MOST_READ", needed - 1)
-    short = told("mastery", history=history, skills=skills)
-    assert short == [{**one, "interval": None} for one in usual]
-    asked(arbitrary(), "mastery", history=history, skills=skills)  # and its cost is told rightly
+def test_an_interval_that_is_not_asked_for_is_not_read_for() -> None:
+    body: dict[str, Any] = {"history": past(30), "skills": list(SKILLS)}
+    request = VERBS["mastery"].request.model_validate(body)
+    more = VERBS["mastery"].request.model_validate({**body, "intervals": True})
+    assert len(VERBS["mastery"].examples(more, VOCABULARY)) - len(
+        VERBS["mastery"].examples(request, VOCABULARY)
+    ) == 2 * len(SKILLS)
+    usual = told("mastery", **body)
+    assert told("mastery", **body, intervals=True) != usual
+    assert [one["interval"] for one in usual] == [None] * len(SKILLS)
+    asked(arbitrary(), "mastery", **body, intervals=True)  # and its cost is told rightly
 
 
 @given(

@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from ray_jobs import artifact
 from ray_jobs.data.clean import CleanTable
+from ray_jobs.data.raw import BY_PLACE
 from ray_jobs.data.split import SplitTable
 from ray_jobs.families import recipe
 from ray_jobs.families.knowledge.networks import SPECS
@@ -26,7 +27,9 @@ from tests.registry_parts import connected
 
 ROWS = {"train": 6, "validation": 1, "test": 2}
 SPLITS = SplitTable("/store/split", False, ROWS, ROWS, ROWS, None, 0, "s1")
-DIVISION = {"delivered": False, "test": 0.2, "validation": 0.1}
+DIVISION = {
+    "delivered": False, "test": 0.2, "validation": 0.1, "until": 1.0, "cut": None, "learner": "",
+}  # fmt: skip
 SERVICE = "algebra"
 
 
@@ -119,8 +122,10 @@ def test_data_that_a_champion_has_learnt_begins_where_it_began(school: School) -
     ("facts", "asked", "why"),
     [
         ({"division": {**DIVISION, "test": 0.3}}, {}, "divided otherwise"),
-        ({"division": {}}, {}, r"divided otherwise (unknown, now {'delivered': False"),
+        ({"division": {}}, {}, "divided otherwise (unknown, now {'delivered': False"),
         ({}, {"split.validation": "0.2"}, "divided otherwise"),
+        ({}, {"split.until": "0.8"}, "divided otherwise"),
+        ({}, {"columns.learner": "email"}, "divided otherwise"),
         ({"width": 8}, {}, "its network has another shape: width 8"),
         ({"digest": ""}, {}, "is not what was released"),
         ({"artifact": "/nowhere"}, {}, "nowhere"),
@@ -143,6 +148,26 @@ def test_a_split_that_came_with_the_data_proves_nothing_of_earlier_data(school: 
     found = school.begun("d2", replace(SPLITS, delivered=True))
     assert found.parent is None
     assert "came with its split" in found.why
+
+
+def test_what_a_champion_learnt_lies_before_all_that_is_asked(school: School) -> None:
+    """A log to which older rows came is cut earlier than it was."""
+    until = {"split.until": "0.8"}
+    school.champion("d1", division={**DIVISION, "until": 0.8, "cut": 100.0})
+    later, earlier = (school.begun("d2", replace(SPLITS, cut=c), **until) for c in (100.0, 99.0))
+    assert later.parent is not None
+    assert earlier.parent is None
+    assert "learnt from what came after the cut" in earlier.why
+    school.champion("d1", division={**DIVISION, "until": 0.8})
+    assert school.begun("d2", replace(SPLITS, cut=100.0), **until).parent is None
+
+
+def test_who_is_known_by_a_place_in_a_file_may_be_somebody_else_now(school: School) -> None:
+    school.champion("d1")
+    placed = replace(data("d2"), notes=[BY_PLACE])
+    found = start.begun(school.run(), school.registry, placed, SPLITS)
+    assert found.parent is None
+    assert "known by their place in the file alone" in found.why
 
 
 def test_who_was_erased_lives_on_in_no_successor(school: School) -> None:

@@ -245,7 +245,10 @@ def test_what_begins_from_the_champion_is_compared_with_a_start_from_nothing(
     assert (told["parent"], told["parent_version"]) == (first["lineage"], "1")
     release = Release.load(client.get_model_version("algebra", "2").tags[RELEASE])
     assert Release.load(release.parent).lineage == first["lineage"]
-    assert release.division == {"delivered": False, "test": 0.2, "validation": 0.1}
+    assert release.division == {
+        "delivered": False, "test": 0.2, "validation": 0.1, "until": 1.0, "cut": None,
+        "learner": "",
+    }  # fmt: skip
 
 
 def test_a_start_need_not_be_compared(client: MlflowClient, stages: Stages) -> None:

@@ -90,6 +90,10 @@ class Profile:
         return cls(**{**value, "columns": columns, "keys": keys})
 
 
+# What is said of people to tell figures apart by, of whom a report on data tells nothing.
+ASIDE = ("about",)
+
+
 def profile(uri: str, *, group: str, label: str, keys: Sequence[str] = ()) -> Profile:
     """The profile of a clean table; of a group, one part holds all rows or none.
 
@@ -117,7 +121,7 @@ def profile(uri: str, *, group: str, label: str, keys: Sequence[str] = ()) -> Pr
 
 
 def _read(part: str) -> pl.DataFrame:
-    return scan(part).select(pl.exclude(OURS)).collect()
+    return scan(part).select(pl.exclude(*OURS, *ASIDE)).collect()
 
 
 def _column(name: str, kind: str, tally: Tally) -> Column:

@@ -16,6 +16,7 @@ from ray_jobs.data.sources import Source
 
 MALFORMED = pl.Schema({"file": pl.String, "line": pl.Int64, "reason": pl.String, "raw": pl.String})
 PLACES = ("file", "line")
+BY_PLACE = "groups that have no name are known by their place in the file alone"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How near the networks come to the best that can be known: `python -m tests.bench.ceiling`.
+"""How near networks come to the best that can be known: `python -m tests.bench.ceiling [RECIPE]`.
 
 Learners of a simulated district that no network has seen: every answer is predicted by a
 network, and by the Bayes filter that knows items and laws and sees the same histories. Then
@@ -8,6 +8,7 @@ is a right answer to a typical item of it, which is what `v1/mastery` tells.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,13 +33,12 @@ from tests.taught_parts import learnt
 KNOWLEDGE = family("knowledge")
 DISTRICT = replace(SCHOOL, learners=12_000)
 TOLD_OF = 1_000  # learners; all others are learnt from, or validated with
-RECIPES = ("knowledge", "knowledge-best")
 SEEDS = (0, 1, 2)
 
 Floats = NDArray[np.float64]
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
     """Print a line for each seed of the world and recipe."""
     torch.set_num_threads(2)
     keep_freed()
@@ -52,7 +52,7 @@ def main() -> None:
         skills = _next(before)["skill"].to_list()
         right = typical(truth, skills, abilities)
         known = _ranked(typical(truth, skills, _by_filter(truth, before)), right)
-        for name in RECIPES:
+        for name in names:
             model = trained(name, table.filter(pl.col("bucket") >= TOLD_OF))
             told = np.concatenate(predict(model, KNOWLEDGE.examples(test, model.vocabulary)))
             auc, ceiling = (_auc(test, one) for one in (told.astype(np.float64), best))
@@ -133,7 +133,7 @@ def _held(model: Artifact, before: pl.DataFrame, right: Floats) -> float:
     answers = before.group_by("learner", maintain_order=True)
     for truth, (_, rows) in zip(right, answers, strict=True):
         history = rows.select("item", "skills", "correct", "time").to_dicts()
-        body = {"history": history, "skills": [rows["next"][0]]}
+        body = {"history": history, "skills": [rows["next"][0]], "intervals": True}
         request = verb.request.model_validate(body)
         told = predict(model, verb.examples(request, model.vocabulary))
         (of_skill,) = verb.answer(request, told, model.vocabulary)["mastery"]
@@ -161,4 +161,4 @@ def _auc(test: pl.DataFrame, chances: Floats) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or ["knowledge"])

@@ -6,6 +6,7 @@ The line forms are those of DKT and DKVMN (count / skills / answers) and of AKT
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -28,23 +29,35 @@ NAMES = {
     "skills": ("skills", "skill", "skill_id", "skill_name", "concept", "kc"),
     "correct": ("correct", "is_correct", "outcome", "score", "answered_correctly"),
     "time": ("time", "timestamp", "start_time", "unix_time", "date"),
-    "response_time": ("response_time", "response_time_s", "response_time_ms", "ms_first_response"),
+    "response_time": (),  # where it is named, since files of a delivery must have like columns
 }
 NEEDED = ("learner", "correct")
 RAW = ("learner", "item", "skills", "correct", "time")
-EXTRA = ("response_time", "about")  # where a log has them
+EXTRA = ("response_time", "about")  # where columns are named for them
+MILLISECONDS = re.compile(r"(?<![a-z])ms(?![a-z])|Ms$", re.ASCII)
 HEAD = 1200  # lines that tell how many make up a learner
 
 
 def read(unit: Sequence[Source], columns: Columns) -> Iterator[Raw]:
-    """Rows of a log with the columns `RAW` as text, and those of `EXTRA` that it has.
+    """Rows of a log with the columns `RAW` as text, and those of `EXTRA` that are named.
 
     Raises ContractError when it is none.
     """
     (source,) = unit
-    for part in _line_form(source) if _is_line_form(source) else _table(source, columns):
-        extra = [name for name in EXTRA if name in part.rows.columns]
+    extra = [name for name in EXTRA if getattr(columns, name)]
+    if lines := _is_line_form(source):
+        _refuse(source, "lines of answers", columns, extra)
+    for part in _line_form(source) if lines else _table(source, columns):
         yield replace(part, rows=part.rows.select(*RAW, *extra, *PLACES))
+
+
+def _refuse(source: Source, what: str, columns: Columns, names: Sequence[str]) -> None:
+    """Columns of tables that something else was asked for."""
+    for name in names:
+        raise ContractError(
+            f"{source.url} holds {what}, which have no column {getattr(columns, name)!r} "
+            f"(columns.{name}); leave it out"
+        )
 
 
 def _table(source: Source, columns: Columns) -> Iterator[Raw]:
@@ -53,17 +66,13 @@ def _table(source: Source, columns: Columns) -> Iterator[Raw]:
     whole = chain([first], tables)
     have = first.rows.columns  # as every batch has them
     if xapi.recognised(have):
-        if columns.told:
-            raise ContractError(
-                f"{source.url} holds xAPI statements, and columns.about names columns of tables; "
-                "leave it out"
-            )
+        _refuse(source, "xAPI statements", columns, ["about"] if columns.about else [])
         yield from xapi.answers(whole, columns.skill_separator)
         return
     names = _mapping(have, columns, source)
     missing = [pl.lit(None, pl.String).alias(c) for c in RAW if c not in names]
     # A number alone does not tell what it counts.
-    unit = " ms" if "ms" in names.get("response_time", "").lower().split("_") else ""
+    unit = " ms" if _in_milliseconds(names.get("response_time", "")) else ""
     told = _told(have, columns, source, names["learner"])
     for table in whole:
         renamed = raw.rename(table, names)
@@ -100,6 +109,10 @@ def _mapping(have: Sequence[str], columns: Columns, source: Source) -> dict[str,
             f"name it with --set columns.{lacking[0]}=NAME (usual: {', '.join(NAMES[lacking[0]])})"
         )
     return found
+
+
+def _in_milliseconds(name: str) -> bool:
+    return MILLISECONDS.search(name) is not None or MILLISECONDS.search(name.lower()) is not None
 
 
 def _told(have: Sequence[str], columns: Columns, source: Source, learner: str) -> list[str]:
@@ -149,6 +162,7 @@ def _line_form(source: Source) -> Iterator[Raw]:
     period = max((3, 4), key=lambda p: (_agreement(lines[:HEAD], p), _outcomes(lines[:HEAD], p)))
     rows: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
+    nameless = False
     for start in range(0, len(lines), period):
         group = lines[start : start + period]
         text = "\n".join(group)
@@ -157,6 +171,7 @@ def _line_form(source: Source) -> Iterator[Raw]:
             bad.append({"line": start + 1, "reason": reason, "raw": text})
             continue
         rows.append(_answers(group, start, source))
+        nameless |= len(_tokens(group[0])) == 1
     if not rows:
         raise ContractError(f"{source.url}: no group of {period} lines holds answers")
     lists = ("item", "skills", "correct")
@@ -166,7 +181,8 @@ def _line_form(source: Source) -> Iterator[Raw]:
         pl.lit(source.name).alias("file"),
         pl.col("line").cast(pl.Int64),
     )
-    yield Raw(raw.tidy(frame), raw.malformed(source, bad))
+    notes = (raw.BY_PLACE,) if nameless else ()
+    yield Raw(raw.tidy(frame), raw.malformed(source, bad), notes)
 
 
 def _consistent(group: Sequence[str], period: int) -> bool:

@@ -28,7 +28,6 @@ from ray_jobs.predictor import predict
 from ray_jobs.verb import Verb
 
 RECENT = 5  # answers over which a trend is told
-MOST_READ = 2**17  # positions for the intervals of one request; about a second of the model
 DEVIATIONS = 1.96  # that a normal value keeps to in 95 of 100 cases
 
 
@@ -38,6 +37,9 @@ class MasteryRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"history": PAST}]})
 
     skills: list[str] | None = Field(default=None, min_length=1, max_length=MAX_CANDIDATES)
+    intervals: bool = Field(
+        default=False, description="tell how sure each level is; the history is read twice a skill"
+    )
 
     @property
     def asked(self) -> list[str]:
@@ -62,12 +64,6 @@ class MasteryRequest(Request):
         return {} if self.state is None else self.state.skills
 
     @property
-    def more(self) -> int:
-        """Positions that are read for intervals; 0 where they would be too many."""
-        needed = 2 * len(self.asked) * (self.told + 2)
-        return needed if needed <= MOST_READ else 0
-
-    @property
     def turns(self) -> dict[str, int]:
         """The answer since which the trend of a skill is told, of those practised."""
         practice = self.practice
@@ -84,8 +80,7 @@ class Mastery(BaseModel):
     level: float = Field(description="probability of answering a typical item of it correctly")
     interval: Range | None = Field(
         description="where the level lies in 95 of 100 cases, by the model's own reckoning; null "
-        "where one more answer would change nothing, and of all skills where so long a history "
-        "was sent for so many of them that it would take seconds: then send a state"
+        "where one more answer would change nothing, or where intervals were not asked for"
     )
     trend: float | None = Field(
         description=f"by how much the level rose since before the last {RECENT} answers of the "
@@ -105,7 +100,7 @@ class MasteryResponse(BaseModel):
 def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[Asked]:
     """Typical questions about all skills now; of each that was practised, one as of then.
 
-    Then one about each after one more answer to it: for each skill a right and a wrong one.
+    Where intervals are asked for, then one after a right and after a wrong answer to each.
     """
     if not request.asked:
         return []
@@ -117,7 +112,7 @@ def examples(request: MasteryRequest, vocabulary: Vocabulary) -> list[Asked]:
     skills = [typical(skill, vocabulary) for skill in request.asked]
     after = [
         past.then(skill, correct).asked([skill])
-        for skill in (skills if request.more else ())
+        for skill in (skills if request.intervals else ())
         for correct in (1.0, 0.0)
     ]
     return [past.asked(skills), *before, *after]
@@ -128,7 +123,8 @@ def cost(request: MasteryRequest) -> int:
         return 0
     again = request.told - len(request.history)
     before = sum(again + turn + 1 for turn in request.turns.values())
-    return request.told + len(request.asked) + before + request.more
+    after = 2 * len(request.asked) * (request.told + 2) if request.intervals else 0
+    return request.told + len(request.asked) + before + after
 
 
 def answer(

@@ -79,6 +79,7 @@ def _typed(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
         seconds(pl.col("time"), columns.zone).alias("seconds"),
         _response().alias("response_s"),
         _about(rows),
+        about_text="about",
     )
 
 
@@ -98,15 +99,23 @@ def _unknown(typed: pl.DataFrame) -> tuple[str, ...]:
 def _about(rows: pl.DataFrame) -> pl.Series:
     """What else is said of each row, as name=value; of few texts, though of many rows."""
     texts = rows["about"].unique().drop_nulls()
-    told = [
-        [f"{name}={value}" for name, value in orjson.loads(text).items() if value is not None]
-        for text in texts
-    ]
+    told = [_pairs(text) for text in texts]
     known = pl.DataFrame(
         {"about": texts, "told": told}, schema_overrides={"told": pl.List(pl.String)}
     )
     found = rows.select("about").join(known, on="about", how="left", maintain_order="left")
     return found["told"].alias("about")
+
+
+def _pairs(text: str) -> list[str] | None:
+    """What a JSON object says; null where somebody who mended a row wrote something else."""
+    try:
+        said = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(said, dict):
+        return None
+    return [f"{name}={value}" for name, value in said.items() if value is not None]
 
 
 def _slim(typed: pl.DataFrame) -> pl.DataFrame:
@@ -155,6 +164,7 @@ def _rules(timed: bool) -> dict[str, pl.Expr]:
         "too_many_skills": pl.col("set").list.len() > MOST_SKILLS,
         "long_skill": pl.col("longest") > LONGEST_NAME,
         "missing_correct": pl.col("correct").is_null(),
+        "invalid_about": pl.col("about_text").is_not_null() & pl.col("about").is_null(),
         "invalid_correct": credit.is_null() | credit.is_nan() | ~credit.is_between(0, 1),
     }
     if timed:
@@ -172,7 +182,9 @@ def _answered(rows: pl.DataFrame, timed: bool, *, apart: bool) -> pl.DataFrame:
     stand `apart`, those without times do so as they came.
     """
     same = KEY if timed else ("learner", "item", "correct")
-    order = ("time", "item") if timed else ("position",)
+    order = ["time", "item"] if timed else ["position"]
+    if timed and rows["response_s"].null_count() < len(rows):
+        order.append("response_s")  # of two deliveries of an answer that differ in it
     rows = _in_order(rows, order)
     follows = pl.all_horizontal(pl.col(n).eq_missing(pl.col(n).shift()) for n in same)
     if not timed:

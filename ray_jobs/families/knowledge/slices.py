@@ -16,7 +16,8 @@ from ray_jobs.families.knowledge.vocabulary import Vocabulary
 HISTORY = pl.Enum(["first answer", "answers 2-10", "answers 11-50", "answers 51+"])
 MET = pl.Enum(["met in training", "new"])
 SKILLS = pl.Enum(["all met in training", "some new", "none named"])
-RESERVED = ("group", "target")  # columns of an evaluation
+RESERVED = ("group", "target", "row", "len")  # columns of an evaluation
+FEWEST = 10  # learners of whom figures are told apart from the rest
 COUNT = pl.Enum(["0", "1", "2", "3+"])
 RESPONSE = pl.Enum(["under 3 s", "3 to 10 s", "10 to 30 s", "30 to 120 s", "over 120 s"])
 RESPONSE_S = (3.0, 10.0, 30.0, 120.0)
@@ -91,15 +92,23 @@ def _response() -> pl.Expr:
 
 
 def _about(table: pl.DataFrame, taken: Sequence[str]) -> list[pl.Series]:
-    """A column for each name that something is said under, with its commonest values."""
-    rows = table.select(pl.int_range(pl.len()).alias("row"), "scored", said="about")
+    """A column for each name that something is said under, with its commonest values.
+
+    None of a value that few learners share: its figures would be theirs.
+    """
+    rows = table.select(pl.int_range(pl.len()).alias("row"), "learner", "scored", said="about")
     said = rows.explode("said").drop_nulls("said")
     name, value = (pl.col("said").str.splitn("=", 2).struct.field(f"field_{i}") for i in (0, 1))
     said = said.with_columns(name=name, value=value)
     found: list[pl.Series] = []
     for (about,), part in said.group_by("name", maintain_order=True):
-        counts = part.filter("scored")["value"].value_counts()
-        top = counts.sort(["count", "value"], descending=[True, False]).head(TOP)["value"]
+        shared = (
+            part.filter("scored")
+            .group_by("value")
+            .agg(pl.len().alias("count"), pl.col("learner").n_unique().alias("learners"))
+            .filter(pl.col("learners") >= FEWEST)
+        )
+        top = shared.sort(["count", "value"], descending=[True, False]).head(TOP)["value"]
         kept = part.filter(pl.col("value").is_in(top.implode()))
         column = rows.join(kept, on="row", how="left", maintain_order="left")["value"]
         # A name that is one of ours must not stand for it.

@@ -25,7 +25,7 @@ class Columns:
     skills: str = ""  # what it practises
     correct: str = ""  # 0 to 1, or true and false
     time: str = ""  # unix seconds or ISO 8601
-    response_time: str = ""  # how long it took: seconds, or milliseconds where the name says `ms`
+    response_time: str = ""  # seconds it took, or milliseconds where the name has `ms`; xAPI: any
     about: str = ""  # columns that say more of an answer or its learner: gender,region
     values: str = ""  # what correct may say: richtig=1,halb=0.5
     skill_separator: str = ";"  # between several skills of one answer

@@ -23,10 +23,11 @@ VERBS = "http://adlnet.gov/expapi/verbs/"
 ANSWERS = {"answered", "scored"}  # with or without a result
 # Answers where they have an outcome, which some of these verbs say themselves.
 OUTCOMES = {"passed": 1.0, "mastered": 1.0, "failed": 0.0, "attempted": None, "completed": None}
-# Years and months are no fixed time.
-NUMBER = r"(\d+(?:\.\d+)?)"
+# Years and months are no fixed time, but none of them is.
+NUMBER = r"(\d+(?:[.,]\d+)?)"
 DURATION = re.compile(
-    rf"P(?:{NUMBER}W)?(?:{NUMBER}D)?(?:T(?:{NUMBER}H)?(?:{NUMBER}M)?(?:{NUMBER}S)?)?"
+    rf"P(?:0+Y)?(?:0+M)?(?:{NUMBER}W)?(?:{NUMBER}D)?"
+    rf"(?:T(?:{NUMBER}H)?(?:{NUMBER}M)?(?:{NUMBER}S)?)?"
 )
 UNITS_S = (604_800, 86_400, 3_600, 60, 1)
 ROW = pl.Schema(
@@ -207,15 +208,13 @@ def _moment(statement: Mapping[str, Any]) -> str | None:
 
 
 def _duration(result: Mapping[str, Any] | None) -> str | None:
-    """Seconds that the answer took, where that is said: an ISO 8601 duration."""
+    """Seconds that the answer took, by an ISO 8601 duration; what is none stays as it is."""
     text = (result or {}).get("duration")
-    if text is None:
-        return None
-    found = DURATION.fullmatch(_text("result.duration", text))
+    found = DURATION.fullmatch(text) if isinstance(text, str) else None
     if found is None or not any(found.groups()):
-        raise Fault("result.duration")
+        return None if text is None else str(text)
     parts = zip(UNITS_S, found.groups(), strict=True)
-    return str(sum(seconds * float(number) for seconds, number in parts if number))
+    return str(sum(unit * float(n.replace(",", ".")) for unit, n in parts if n))
 
 
 def _skills(context: Mapping[str, Any] | None, separator: str) -> Iterator[str]:
