@@ -36,6 +36,8 @@ def report(**changes: Any) -> dict[str, Any]:
         "metrics": {"auc": FIGURE},
         "baseline": other,
         "champion": None,
+        "start": {"version": None, "lineage": None, "why": "start.champion is false"},
+        "cold_start": None,
         "best_possible": None,
         "cross_validation": None,
         "headline": "auc",
@@ -107,6 +109,17 @@ def test_a_summary_names_the_ceiling_and_the_cache_where_there_are_any(said: io.
     )
     assert "best possible: AUC 0.8300, by a seer; baseline 0.7800" in said.getvalue()
     assert "from cache: ingest, clean" in said.getvalue()
+
+
+def test_a_summary_says_what_a_start_from_the_champion_was_worth(said: io.StringIO) -> None:
+    own, cold = {"epochs": 4, "seconds": 10.5}, {"epochs": 9, "seconds": 24.0}
+    start = {"version": "2", "lineage": "l", "why": "it is the champion"}
+    show(report(start=start, train=own))
+    assert "training began from version 2: 4 epochs, 10.5 s\n" in said.getvalue()
+    show(report(start=start, train=own, cold_start={**report()["baseline"], **cold}))
+    text = said.getvalue()
+    assert "4 epochs, 10.5 s; from nothing: 9 epochs, 24.0 s" in text
+    assert "cold start" in text
 
 
 def test_an_undefined_figure_is_no_number(said: io.StringIO) -> None:

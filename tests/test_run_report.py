@@ -21,12 +21,13 @@ VERDICT = Verdict([Check("baseline", True, "auc +0.0200"), Check("size", False, 
 ENDPOINT = "http://here:8000/algebra"
 HOLDS = {
     "": "service family recipe spec protocol version lineage data metrics slices baseline champion "
-    "gate timings_s cached train endpoint",
+    "start cold_start gate timings_s cached train endpoint",
     "data": "digest rows kept quarantined merged repeats",
     "baseline": "spec metrics difference",
     "champion": "version lineage metrics difference",
     "gate": "passed reasons",
-    "train": "workers rows_per_s epochs",
+    "start": "version lineage why",
+    "train": "workers rows_per_s epochs seconds",
 }  # as the design promises, and as the summary of the command line reads
 
 

@@ -21,7 +21,7 @@ from ray_jobs.data.raw import PLACES, Raw
 from ray_jobs.data.sources import Source
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge import xapi
-from ray_jobs.families.knowledge.table import Columns
+from ray_jobs.families.knowledge.table import EXTRA, Columns
 
 NAMES = {
     "learner": ("learner", "user_id", "student_id", "user", "student", "anon_student_id"),
@@ -33,7 +33,6 @@ NAMES = {
 }
 NEEDED = ("learner", "correct")
 RAW = ("learner", "item", "skills", "correct", "time")
-EXTRA = ("response_time", "about")  # where columns are named for them
 MILLISECONDS = re.compile(r"(?<![a-z])ms(?![a-z])|Ms$", re.ASCII)
 HEAD = 1200  # lines that tell how many make up a learner
 

@@ -15,8 +15,7 @@ import polars as pl
 
 from ray_jobs.data.clean import Cleaned
 from ray_jobs.data.moments import LATEST, seconds
-from ray_jobs.families.knowledge.formats import EXTRA
-from ray_jobs.families.knowledge.table import CLEAN, LONGEST_NAME, MOST_SKILLS, Columns
+from ray_jobs.families.knowledge.table import CLEAN, EXTRA, LONGEST_NAME, MOST_SKILLS, Columns
 
 RIGHT = ("true", "t", "yes", "y", "correct", "right", "pass", "passed")
 WRONG = ("false", "f", "no", "n", "incorrect", "wrong", "fail", "failed")

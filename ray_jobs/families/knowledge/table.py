@@ -14,6 +14,7 @@ from ray_jobs.data.zones import check_zone
 from ray_jobs.errors import UsageError
 
 PROTOCOLS = ("N", "K1")
+EXTRA = ("response_time", "about")  # columns of raw rows where some are named for them
 
 
 @dataclass(frozen=True)
