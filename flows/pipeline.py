@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -188,6 +187,10 @@ class Story:
             links=self.links(run_id, endpoint),
         )
 
+    def cluster(self) -> Cluster:
+        """The run's Ray, which is joined when it is first needed."""
+        return self.ray.cluster
+
     def train(self, prepared: Prepared, run_id: str) -> Model:
         """The train stage, each epoch told to MLflow as it ends."""
         steps = tracking.StepLog(self.mlflow.client, run_id)
@@ -196,9 +199,8 @@ class Story:
             steps.log([event])
             self.progress.epoch(event)
 
-        cluster: Callable[[], Cluster] = lambda: self.ray.cluster  # noqa: E731 - not yet joined
         return self.progress.kept(
-            "train", lambda: train(self.run, prepared.splits, prepared.lineage, cluster, heard)
+            "train", lambda: train(self.run, prepared.splits, prepared.lineage, self.cluster, heard)
         )
 
     def train_cold(self, prepared: Prepared) -> Model | None:
@@ -207,9 +209,8 @@ class Story:
             return None
         run, splits = from_nothing(self.run), prepared.splits
         lineage = run.lineage(prepared.clean, splits)
-        cluster: Callable[[], Cluster] = lambda: self.ray.cluster  # noqa: E731 - not yet joined
         return self.progress.kept(
-            "cold-start", lambda: trained(run, splits, lineage, cluster, lambda _: None)
+            "cold-start", lambda: trained(run, splits, lineage, self.cluster, lambda _: None)
         )
 
     def cross_validate(self, prepared: Prepared, run_id: str) -> Crossing | None:
@@ -221,9 +222,8 @@ class Story:
             return None
         run, table = from_nothing(self.run), prepared.clean
         lineage = run.lineage(table, prepared.splits)
-        cluster: Callable[[], Cluster] = lambda: self.ray.cluster  # noqa: E731 - not yet joined
         crossing = self.progress.kept(
-            "cross-validate", lambda: cross_validate(run, table, lineage, cluster)
+            "cross-validate", lambda: cross_validate(run, table, lineage, self.cluster)
         )
         record.crossed(self.mlflow, run_id, crossing)
         return crossing

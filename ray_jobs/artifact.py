@@ -7,6 +7,7 @@ a half-written artifact does not load, and a damaged one says where.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ray_jobs import store
 from ray_jobs.errors import ArtifactError, UsageError
 from ray_jobs.families import Family, family
 from ray_jobs.recipe import as_dict, spec_from
@@ -92,6 +94,15 @@ def read(folder: Path) -> Artifact:
     except (UsageError, RuntimeError) as error:  # whole, but its family or spec has changed since
         raise ArtifactError(f"{folder} is of another Lyceum: {error}; train again") from error
     return Artifact(kind, spec, vocabulary, module.eval(), manifest["about"], digest)
+
+
+def fetched(uri: str) -> Artifact:
+    """Load an artifact from the store.
+
+    Raises ArtifactError when it is damaged, StoreError when nothing is there.
+    """
+    with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
+        return read(store.fetch(uri, Path(folder)))
 
 
 def _manifest(folder: Path) -> tuple[dict[str, Any], str]:

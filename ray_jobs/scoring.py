@@ -8,12 +8,10 @@ asks it: through the predictor.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,8 +121,7 @@ def predictions(model: Artifact, rows: pl.DataFrame) -> pl.DataFrame:
 @lru_cache(maxsize=1)
 def _model(uri: str, digest: str) -> Artifact:
     """The artifact, read once in a process; raises ServiceError when it is another."""
-    with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
-        model = artifact.read(store.fetch(uri, Path(folder)))
+    model = artifact.fetched(uri)
     if model.digest != digest:
         raise ServiceError(
             f"{uri} has digest {model.digest[:12]}, but {digest[:12]} was registered; "

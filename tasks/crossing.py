@@ -16,6 +16,7 @@ import polars as pl
 from prefect import task
 
 from ray_jobs import manifest, store
+from ray_jobs.artifact import fetched
 from ray_jobs.cluster import Cluster
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable, folded
@@ -26,7 +27,7 @@ from ray_jobs.privacy import salted
 from ray_jobs.target import Array, Target
 from tasks.evaluate import Figures, aligned, fitted_baseline, judging
 from tasks.run import Run
-from tasks.train import read_artifact, trained
+from tasks.train import trained
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def _judged(
     run: Run, splits: SplitTable, lineage: str, cluster: Callable[[], Cluster], target: Target
 ) -> Fold:
     test = read_parquet(splits.table("test"))
-    model = read_artifact(trained(run, splits, lineage, cluster, lambda _: None)[0].artifact)
+    model = fetched(trained(run, splits, lineage, cluster, lambda _: None)[0].artifact)
     truth = run.family.targets(test, model.vocabulary)
     rows = test.select(pl.col(run.family.group).alias("group"))
     rows = rows.with_columns(pl.Series("target", truth)).filter(test["scored"])

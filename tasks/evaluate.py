@@ -14,7 +14,7 @@ import torch
 from prefect import task
 
 from ray_jobs import artifact, code, manifest, store
-from ray_jobs.artifact import Artifact
+from ray_jobs.artifact import Artifact, fetched
 from ray_jobs.data.split import SplitTable
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import ContractError, StoreError
@@ -33,7 +33,7 @@ from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release, golden_outcomes
 from ray_jobs.target import Array, Target
 from tasks.run import Run
-from tasks.train import Model, fault, read_artifact
+from tasks.train import Model, fault
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def _judge(
     cold: Model | None,
 ) -> Report:
     test = read_parquet(splits.table("test"))
-    candidate = read_artifact(model.artifact)
+    candidate = fetched(model.artifact)
     target, rows = run.family.target(candidate.vocabulary), scored_rows(candidate, test)
     parts = [name for name in rows.columns if name not in {"group", "target"}]
     mine = evaluate(rows, predictions(candidate, test), target, slices=parts)
@@ -151,13 +151,13 @@ def _judge(
     unread = ""
     if champion:
         try:
-            others["champion"] = read_artifact(champion.artifact)
+            others["champion"] = fetched(champion.artifact)
         except StoreError as error:
             # It could never be replaced, were it needed for that.
             unread = f"version {champion.version}: {error}"
             log.warning("evaluate: the champion cannot be read, %s", unread)
     if cold:
-        others[COLD] = read_artifact(cold.artifact)
+        others[COLD] = fetched(cold.artifact)
     them = {
         name: evaluate(rows, aligned(other, test, target), target, slices=parts)
         for name, other in others.items()
@@ -281,4 +281,4 @@ def fitted_baseline(run: Run, splits: SplitTable) -> Artifact:
         return {"artifact": store.join(uri, "artifact")}
 
     result, _ = manifest.once(run.store, "baseline", inputs, work, fault=fault)
-    return read_artifact(result["artifact"])
+    return fetched(result["artifact"])

@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from prefect import task
 
 from ray_jobs import store
+from ray_jobs.artifact import fetched
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.errors import UsageError
@@ -28,7 +29,7 @@ from tasks.evaluate import Report
 from tasks.gate import Verdict
 from tasks.retry import RETRIES
 from tasks.run import Run
-from tasks.train import Model, read_artifact
+from tasks.train import Model
 
 RELEASE = "release"  # version tag: URI of the release on the store
 DATA = "data"  # folder of a run: the report on its data
@@ -227,7 +228,7 @@ def _version(
             evaluation=report.candidate,
             parent=run.parent.lineage if run.parent else "",
         )
-        vocabulary = read_artifact(model.artifact).vocabulary
+        vocabulary = fetched(model.artifact).vocabulary
         return registry.register(
             mlflow.client, candidate, api=run.family.api, vocabulary=vocabulary
         )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ray_jobs.artifact import Artifact
+from ray_jobs.artifact import Artifact, fetched
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.raw import BY_PLACE
 from ray_jobs.data.split import SplitTable
@@ -24,7 +24,6 @@ from ray_jobs.training import warm
 from tasks import register as registry
 from tasks.record import Registry, division
 from tasks.run import Run
-from tasks.train import read_artifact
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ def _fault(
     if version is None or registry.ERASED in version.tags:
         return "it learnt from somebody who was erased" if version else "the registry lost it"
     try:
-        before = read_artifact(parent.artifact)
+        before = fetched(parent.artifact)
     except (ArtifactError, StoreError) as error:
         return str(error)
     return _misfit(run, parent, before)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from ray_jobs import artifact, manifest, store
-from ray_jobs.artifact import Artifact
+from ray_jobs import manifest, store
+from ray_jobs.artifact import fetched
 from ray_jobs.cluster import Cluster
 from ray_jobs.data.split import SplitTable
 from ray_jobs.errors import ArtifactError
@@ -74,17 +72,11 @@ def workers_of(run: Run) -> int:
 def fault(result: dict[str, Any]) -> str:
     """What is wrong with the artifact of a result; empty where it loads."""
     try:
-        read_artifact(result["artifact"])
+        fetched(result["artifact"])
     except ArtifactError as error:
         store.remove(result["artifact"])
         return str(error)
     return ""
-
-
-def read_artifact(uri: str) -> Artifact:
-    """Load an artifact from the store; raises ArtifactError when it is damaged."""
-    with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
-        return artifact.read(store.fetch(uri, Path(folder)))
 
 
 def training_job(run: Run, splits: SplitTable, lineage: str, uri: str) -> TrainJob:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ray_jobs.artifact import Artifact
+from ray_jobs.artifact import Artifact, fetched
 from ray_jobs.cluster import Cluster
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.evaluation import Evaluation, compare, compare_slices, evaluate
@@ -25,7 +25,6 @@ from ray_jobs.target import Array
 from tasks.evaluate import predictions, scored_rows
 from tasks.gate import Check, figure_checks, replica_checks
 from tasks.run import Run
-from tasks.train import read_artifact
 from tests.serving_parts import serving
 from tests.stages_parts import Told, in_process, tell, write_key
 
@@ -105,7 +104,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             write_key(folder / "key", bytes(32))
             told = tell(planned(kind, folder))
             model, test = (
-                read_artifact(told.model.artifact),
+                fetched(told.model.artifact),
                 read_parquet(told.splits.table("test")),
             )
             made[kind] = Honest(told, model, test, predictions(model, test))

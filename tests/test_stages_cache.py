@@ -11,12 +11,13 @@ import pytest
 
 import ray_jobs
 from ray_jobs import store
+from ray_jobs.artifact import fetched
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.settings import Settings
 from ray_jobs.training import submit
 from ray_jobs.training.events import Event
 from tasks.run import Run
-from tasks.train import read_artifact, train
+from tasks.train import train
 from tests.stages_parts import Told, in_process, planned, school, tell, write_key
 
 MODEL = {"train", "evaluate"}
@@ -236,7 +237,7 @@ def assert_equal_but_for_their_place(told: Told, first: Told) -> None:
     assert told.lineage == first.lineage
     assert told.report.candidate == first.report.candidate
     assert told.report.differences == first.report.differences
-    assert read_artifact(told.model.artifact).digest == told.model.digest
+    assert fetched(told.model.artifact).digest == told.model.digest
     for name in ("train", "validation", "test"):
         kept, whole = (read_parquet(t.splits.table(name)) for t in (told, first))
         assert kept.equals(whole), name

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ray_jobs import store
-from ray_jobs.artifact import Artifact
+from ray_jobs.artifact import Artifact, fetched
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import StoreError
 from ray_jobs.families.knowledge import FAMILY
@@ -28,7 +28,7 @@ from ray_jobs.serving.release import verify
 from ray_jobs.training import submit
 from ray_jobs.training.workers import fit_closed_form
 from tasks.evaluate import Report, evaluated, predictions, scored_rows, size_mb
-from tasks.train import read_artifact, train, training_job
+from tasks.train import train, training_job
 from tests.stages_parts import Told, cluster, in_process, planned, school, tell
 
 
@@ -152,7 +152,7 @@ def test_a_slice_knows_answers_before_the_cut_and_items_of_the_candidates_traini
 def test_learners_in_another_order_are_predicted_the_same(
     judged: Judged, data: st.DataObject
 ) -> None:
-    model, test = read_artifact(judged.told.model.artifact), judged.test
+    model, test = fetched(judged.told.model.artifact), judged.test
     learners = test.partition_by("learner", maintain_order=True)
     order = data.draw(st.permutations(range(len(learners))))
     shuffled = pl.concat([learners[n] for n in order])
@@ -173,8 +173,8 @@ def test_learners_in_another_order_are_predicted_the_same(
 
 def test_golden_requests_are_answered_as_they_were_when_evaluated(judged: Judged) -> None:
     told = judged.told
-    verify(read_artifact(told.model.artifact), told.release)
-    others = read_artifact(judged.champion.model.artifact)
+    verify(fetched(told.model.artifact), told.release)
+    others = fetched(judged.champion.model.artifact)
     with pytest.raises(Exception, match="golden request"):
         verify(others, replace(told.release, digest=others.digest))
 
@@ -232,8 +232,8 @@ def test_training_is_told_the_whole_recipe_and_never_sees_the_test_split(
     job = training_job(run, unseen, told.lineage, uri)
     assert (job.seed, job.workers, job.budget.epochs) == (5, 3, 4)
     fit_closed_form(job.save())
-    assert read_artifact(job.artifact).about["lineage"] == told.lineage
-    assert read_artifact(job.artifact).about["service"] == run.recipe.service
+    assert fetched(job.artifact).about["lineage"] == told.lineage
+    assert fetched(job.artifact).about["service"] == run.recipe.service
 
 
 def test_a_model_is_that_of_the_attempt_that_finished_last(
@@ -243,7 +243,7 @@ def test_a_model_is_that_of_the_attempt_that_finished_last(
     monkeypatch.setattr(submit, "wait", lambda _, uri, *__: [fit_closed_form(uri) for _ in "12"])
     run = replace(judged.told.run, settings=replace(judged.told.run.settings, home=tmp_path))
     model, _ = train.fn(run, judged.told.splits, "l1", cluster, print)
-    found = read_artifact(model.artifact)
+    found = fetched(model.artifact)
     assert model.digest == found.digest
     assert model.rows_per_s == found.about["rows_per_s"] > 0
     assert (model.epochs, model.workers) == (1, 1)

@@ -20,6 +20,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.tracking import MlflowClient
 
 import ray_jobs
+from ray_jobs.artifact import fetched
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.recipe import as_dict
 from ray_jobs.serving.release import Release, verify
@@ -27,7 +28,6 @@ from tasks import plots, record, register
 from tasks.evaluate import predictions
 from tasks.gate import Check, Verdict
 from tasks.record import RELEASE, Registry
-from tasks.train import read_artifact
 from tests.stages_parts import Told, in_process, planned, school, tell
 
 # MLflow's own, not ours to mend.
@@ -218,7 +218,7 @@ def test_a_release_tells_the_figures_of_the_report_and_passes_its_own_requests(
     assert release.card["spec"] == {"name": "rasch", "prior": 1.0, "rounds": 3}
     assert release.resources == as_dict(told.run.recipe.resources)
     assert (release.lineage, release.version) == (told.lineage, "1")
-    verify(read_artifact(release.artifact), release)
+    verify(fetched(release.artifact), release)
 
 
 def test_what_mlflow_loads_predicts_what_was_evaluated(
@@ -230,7 +230,7 @@ def test_what_mlflow_loads_predicts_what_was_evaluated(
     frame.index = frame.index[::-1]
     model = mlflow.pyfunc.load_model(version.source)
     told_back = model.predict(frame)
-    expected = predictions(read_artifact(told.model.artifact), test)
+    expected = predictions(fetched(told.model.artifact), test)
     assert told_back.index.equals(frame.index)
     np.testing.assert_allclose(told_back["probability"], expected, rtol=1e-5)
     with pytest.raises(MlflowException, match="item"):

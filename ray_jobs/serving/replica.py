@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import serve
 
-from ray_jobs import artifact, store
+from ray_jobs import artifact
 from ray_jobs.privacy import load_key
 from ray_jobs.serving.release import Release, verify
 from ray_jobs.serving.surface import Surface
@@ -23,8 +22,7 @@ class Replica:
         torch.set_num_threads(threads)
         self.release = Release(**release)
         key = load_key(Path(key_file), make=False)
-        with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
-            model = artifact.read(store.fetch(self.release.artifact, Path(folder)))
+        model = artifact.fetched(self.release.artifact)
         verify(model, self.release)  # raising here keeps traffic on the old version
         self.surface = Surface(model, self.release, key, prefix)
 

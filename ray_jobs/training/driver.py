@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from ray_jobs import artifact, remote, store
@@ -69,12 +67,11 @@ def finished_artifact(job: TrainJob) -> Artifact | None:
     """The job's artifact where it is there and whole."""
     if not store.exists(store.join(job.artifact, artifact.MANIFEST)):
         return None
-    with tempfile.TemporaryDirectory(prefix="artifact-") as name:
-        try:
-            return artifact.read(store.fetch(job.artifact, Path(name)))
-        except (ArtifactError, StoreError) as error:
-            logger.warning("training again: %s", error)
-            return None
+    try:
+        return artifact.fetched(job.artifact)
+    except (ArtifactError, StoreError) as error:
+        logger.warning("training again: %s", error)
+        return None
 
 
 def _must_be_absolute(job: TrainJob) -> None:

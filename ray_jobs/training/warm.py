@@ -8,14 +8,12 @@ network learns its old rows by heart before it learns from new ones.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from ray_jobs import artifact, store
+from ray_jobs import artifact
 from ray_jobs.artifact import Artifact
 from ray_jobs.errors import TrainingError
 from ray_jobs.recipe import as_dict
@@ -31,8 +29,7 @@ class Successor(Protocol):
 
 def read(uri: str, digest: str) -> Artifact:
     """The artifact to begin from; raises TrainingError where another lies there."""
-    with tempfile.TemporaryDirectory(prefix="artifact-") as name:
-        found = artifact.read(store.fetch(uri, Path(name)))
+    found = artifact.fetched(uri)
     if found.digest != digest:
         raise TrainingError(
             f"{uri} has digest {found.digest[:12]}, but training was to begin from "
