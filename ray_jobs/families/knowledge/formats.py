@@ -124,7 +124,8 @@ def _told(have: Sequence[str], columns: Columns, source: Source, learner: str) -
     unknown = [name for name in columns.told if raw.own(name) not in have]
     if unknown:
         raise ContractError(
-            f"{source.url}: no column {unknown[0]!r} (columns.about); there are {shown(have)}"
+            f"{source.url}: no column {unknown[0]!r} (columns.about); there are "
+            f"{shown([name for name in have if name not in PLACES])}. Name some of them, or none"
         )
     return [raw.own(name) for name in columns.told]
 
