@@ -1,6 +1,7 @@
 """`make bench`: what like lengths are worth, what workers hold and cost, what preparing data costs.
 
-The others alone: `python -m tests.bench.memory`, `.efficiency`, `.preparing`.
+And how fast the networks learn beside those of the toolkits. The others alone: `python -m
+tests.bench.memory`, `.efficiency`, `.preparing`, `.padded`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ray_jobs.families.knowledge.networks import Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import World
 from ray_jobs.predictor import batches
-from tests.bench import efficiency, memory, preparing
+from tests.bench import efficiency, memory, padded, preparing
 
 ROUNDS = 5
 BATCH_COST = 8192  # positions
@@ -77,3 +78,4 @@ if __name__ == "__main__":
     memory.main()
     efficiency.main()
     preparing.main()
+    padded.main()
