@@ -3,12 +3,13 @@
 Learners of a simulated district that no network has seen: every answer is predicted by a
 network, and by the Bayes filter that knows items and laws and sees the same histories. Then
 what each says of the skill that a learner was to practise next, against the truth: how likely
-is a right answer to a typical item of it, which is what `v1/mastery` tells.
+is a right answer to a typical item of it, which is what `v1/mastery` tells. A network learns
+the items and laws from a district of `--learners`, so the more of them, the nearer it comes.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,20 +32,20 @@ from ray_jobs.training.allocator import keep_freed
 from tests.taught_parts import learnt
 
 KNOWLEDGE = family("knowledge")
-DISTRICT = replace(SCHOOL, learners=12_000)
+LEARNERS = 24_000
 TOLD_OF = 1_000  # learners; all others are learnt from, or validated with
 SEEDS = (0, 1, 2)
 
 Floats = NDArray[np.float64]
 
 
-def main(names: Sequence[str]) -> None:
+def main(names: Sequence[str], learners: int) -> None:
     """Print a line for each seed of the world and recipe."""
     torch.set_num_threads(2)
     keep_freed()
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as folder:
-            truth = simulate(replace(DISTRICT, seed=seed), Path(folder))
+            truth = simulate(replace(SCHOOL, learners=learners, seed=seed), Path(folder))
         table = truth.table()
         test = table.filter(pl.col("bucket") < TOLD_OF)
         best = bayes.filtered(truth, test)
@@ -58,7 +59,7 @@ def main(names: Sequence[str]) -> None:
             auc, ceiling = (_auc(test, one) for one in (told.astype(np.float64), best))
             found = _ranked(_by_model(model, before), right)
             print(
-                f"world {seed}, {name}: AUC {auc:.4f}, of the filter {ceiling:.4f} "
+                f"world {seed} of {learners:,}, {name}: AUC {auc:.4f}, of the filter {ceiling:.4f} "
                 f"({auc - ceiling:+.4f}) on {len(test):,} answers; Spearman of mastery with the "
                 f"truth {found:.3f}, of the filter {known:.3f} ({found / known:.3f} of it) on "
                 f"{len(abilities):,} learners; {_held(model, before, right):.3f} of them within "
@@ -161,4 +162,8 @@ def _auc(test: pl.DataFrame, chances: Floats) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["knowledge"])
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.ceiling")
+    parser.add_argument("recipes", nargs="*", default=["knowledge"])
+    parser.add_argument("--learners", type=int, default=LEARNERS)
+    asked = parser.parse_args()
+    main(asked.recipes, asked.learners)

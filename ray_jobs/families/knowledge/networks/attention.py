@@ -34,6 +34,8 @@ from ray_jobs.families.knowledge.networks.question import (
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.recipe import within
 
+AHEAD = 1e9  # logits off: of a share nothing is left. Compiled in pieces, none may have no end
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -95,7 +97,7 @@ class AttentionNetwork(nn.Module):
         state = self.answered(asked, batch.correct, counts)
         drawn = probes(batch) if self.training and self.hint else None
         look = None if drawn is None else self._look(drawn, asked)
-        seen = None if drawn is None else state[drawn.rows, drawn.steps].unsqueeze(1)
+        seen = None if drawn is None else drawn.picked(state).unsqueeze(1)
         for layer in self.layers:
             state, seen = layer(asked, state, look, seen)
         logits: Tensor = self.head(self.dropout(state), asked, difficulty, counts)
@@ -124,12 +126,11 @@ class AttentionNetwork(nn.Module):
 
     def _look(self, drawn: Probes, asked: Tensor) -> Look:
         """What is asked of some learners at some steps."""
-        rows, steps = drawn.rows, drawn.steps
         return Look(
             asked=self.question.vectors(drawn.questions.items, drawn.questions.skills),
-            before=pad(asked, (0, 0, 1, 0))[rows, steps],
-            rows=rows,
-            steps=steps,
+            before=drawn.picked(pad(asked, (0, 0, 1, 0))),
+            rows=drawn.rows,
+            steps=drawn.steps,
         )
 
     def succeed(self, before: AttentionNetwork) -> None:
@@ -212,7 +213,7 @@ class Layer(nn.Module):
         distance = lengths[:, None] - step
         ahead = (distance <= 0)[:, None, None]
         slopes = -self.bias[:, 0, block - 1, None, None]  # at a distance of one step
-        far = (slopes * distance[:, None, None]).masked_fill(ahead, inf)
+        far = (slopes * distance[:, None, None]).masked_fill(ahead, AHEAD)
         at = rows[:, None] * key.shape[2] + step.clamp(max=key.shape[2] - 1)
         return Near(self._picked(key, at), self._picked(value, at), -far)
 
@@ -275,4 +276,4 @@ class Near:
 
     key: Tensor  # (B, H, W, width / H)
     value: Tensor  # (B, H, W, width / H)
-    bias: Tensor  # (B, H, 1, W); -inf where there is no step
+    bias: Tensor  # (B, H, 1, W); -AHEAD where there is no step

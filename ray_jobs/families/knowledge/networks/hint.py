@@ -31,6 +31,11 @@ class Probes:
     questions: Questions  # (2N, 1)
     eligible: Tensor  # scalar float32: among how many right answers they were drawn
 
+    def picked(self, steps: Tensor) -> Tensor:
+        """Of rows (B, T, width), or T + 1 of them, those asked after: (2N, width)."""
+        # As one index: the way back through two is one that autocast refuses to compile on a GPU.
+        return steps.flatten(0, 1).index_select(0, self.rows * steps.shape[1] + self.steps)
+
     def penalty(self, levels: Tensor, weight: float) -> Tensor:
         """What the falls cost, as if all were asked for; `levels` (2N, 1) are logits."""
         before, after = levels.float().chunk(2)

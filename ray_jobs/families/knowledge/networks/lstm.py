@@ -100,7 +100,7 @@ class LstmNetwork(nn.Module):
 
     def _penalty(self, state: Tensor, drawn: Probes) -> Tensor:
         """What falls of mastery cost, with nothing dropped but from what was answered."""
-        seen, asked = state[drawn.rows, drawn.steps].unsqueeze(1), drawn.questions
+        seen, asked = drawn.picked(state).unsqueeze(1), drawn.questions
         vectors = self.question.vectors(asked.items, asked.skills)
         difficulty = self.question.difficulty(asked.items).squeeze(-1)
         return drawn.penalty(
