@@ -127,8 +127,10 @@ class Dropout(nn.Module):
             return x
         drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
         drawn.random_(-(2**63), None)
-        kept = drawn.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
-        return x * kept.to(x.dtype).mul_(BYTES / (BYTES - self.dropped))
+        # Compared into numbers at once: by way of truth values it takes four times as long.
+        kept = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        torch.ge(drawn.view(torch.uint8)[: x.numel()].view(x.shape), self.dropped, out=kept)
+        return x * kept.mul_(BYTES / (BYTES - self.dropped))
 
 
 class Answered(nn.Module):
