@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from flows.cli.session import Session, session
 from flows.platform import down, up
 from ray_jobs.errors import ServiceError
 from ray_jobs.families import family as named
+from ray_jobs.serving import keys
 from ray_jobs.settings import Settings
+
+KEY_DAYS = 1.0  # that the demo's key holds
 
 
 def demonstrate(
@@ -35,7 +39,7 @@ def demonstrate(
         folder = at.settings.home / "samples" / family
         source = data or kind.sample(folder, 0)
         told = _run(family, source, truth="" if data else str(folder), path=report)
-        _call(told)
+        _call(at.settings, told)
         _farewell(at.settings, keep=keep or at.platform is not None)
     finally:
         if at.platform is None and not keep:
@@ -66,13 +70,19 @@ def _deliver_logs() -> None:
     EventsWorker.drain_all(timeout=5)
 
 
-def _call(report: dict[str, Any]) -> None:
-    """Ask the new service one golden question over HTTP, as a client would."""
+def _call(settings: Settings, report: dict[str, Any]) -> None:
+    """Ask the new service one golden question over HTTP, as a client would, with a key of ours."""
     url = f"{report['endpoint']}/v1/predict"
     body = report["request"]
-    answer = httpx.post(url, json=body, timeout=30, trust_env=False)
+    _, key = keys.create(settings.store_uri, "demo", [report["service"]], days=KEY_DAYS)
+    time.sleep(keys.KNOWN_S)
+    headers = {"authorization": f"Bearer {key}"}
+    answer = httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False)
     text = shlex.quote(orjson.dumps(body).decode())
-    console.say(f"curl -s {url} -H 'content-type: application/json' -d {text}")
+    console.say(
+        f"curl -s {url} -H 'authorization: Bearer {key}' "
+        f"-H 'content-type: application/json' -d {text}"
+    )
     console.say(f"HTTP {answer.status_code} {answer.text}")
     if answer.status_code != 200 or answer.json()["version"] != report["version"]:
         raise ServiceError(f"{url} did not answer as version {report['version']}")

@@ -56,7 +56,7 @@ def told(receipt: Receipt) -> Iterator[str]:
         yield f"snapshot {name} ({change.before[:12]}) {after}{same}"
     yield (
         f"removed: {len(receipt.pieces)} readings of files, {len(receipt.tables)} results made of "
-        f"them, {receipt.repairs} mended rows"
+        f"them, {receipt.repairs} mended rows, {receipt.answers} rows of what services answered"
     )
     for version in receipt.versions:
         yield f"{version} had learnt from them: run its recipe again, and promote what comes of it"

@@ -23,6 +23,7 @@ from ray_jobs.cluster import Cluster
 from ray_jobs.data.clean import CleanTable
 from ray_jobs.data.split import SplitTable
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 from ray_jobs.training import room
 from ray_jobs.training.events import Event
 from tasks import connection, provenance, record, tracking
@@ -284,7 +285,7 @@ class Story:
             endpoint = go_live(
                 judged.release,
                 self.ray.cluster,
-                key_file=str(self.run.settings.key_file),
+                site=Site.of(self.run.settings),
                 resources=self.run.recipe.resources,
                 previous=judged.champion,
             )

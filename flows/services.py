@@ -13,11 +13,13 @@ from mlflow.entities.model_registry import RegisteredModel
 from flows.platform import Platform
 from flows.platform import status as platform_status
 from flows.platform.locks import held, lock
+from flows.platform.traffic import Traffic, traffic
 from ray_jobs.cluster import Cluster, joined, services_url
 from ray_jobs.errors import LyceumError, UsageError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 from ray_jobs.settings import Settings
 from tasks import connection
 from tasks import register as registry
@@ -31,7 +33,13 @@ MOST = 1000  # services of one installation
 
 def status(settings: Settings) -> dict[str, Any]:
     """The platform and its services, JSON-able."""
-    return {**platform_status(settings), "services": listed(settings)}
+    found = platform_status(settings)
+    counted = traffic(found["metrics_url"]) if "metrics_url" in found else {}
+    services = listed(settings)
+    for row in services:
+        if row["live"]:
+            row.update(counted.get(row["service"], Traffic()).as_dict())
+    return {**found, "services": services}
 
 
 def listed(settings: Settings) -> list[dict[str, Any]]:
@@ -142,7 +150,7 @@ def _live(settings: Settings, cluster: Cluster, release: Release, previous: Rele
     url = deploy.publish(
         release,
         cluster.services,
-        key_file=str(settings.key_file),
+        site=Site.of(settings),
         resources=Resources(**release.resources),
         previous=previous,
     )

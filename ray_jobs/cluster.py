@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray_jobs.errors import PlatformError
-from ray_jobs.settings import Settings
+from ray_jobs.settings import Settings, reachable, services_host
 from ray_jobs.training.local import agent_on_any_port, shielded_from_ctrl_c
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def joined(settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[C
         dashboard = _init(settings, folder)
         here = settings if lasting else replace(settings, http_port=port)
         with ThreadPoolExecutor(1) as aside:
-            started = aside.submit(deploy.start, here.host, _http_port(here))
+            started = aside.submit(deploy.start, services_host(here), _http_port(here))
             if lasting:
                 started.result()
             yield Cluster(dashboard, services_url(here), lasting, started.result)
@@ -67,14 +67,7 @@ def joined(settings: Settings, *, folder: str = "", port: int = 0) -> Iterator[C
 
 def services_url(settings: Settings) -> str:
     """Where services answer on a Ray that lasts, each below its name."""
-    return f"http://{reachable(settings.host)}:{_http_port(settings)}"
-
-
-def reachable(host: str) -> str:
-    """The address by which a server that listens on a host is reached from this machine."""
-    if host in {"0.0.0.0", "::"}:  # noqa: S104
-        return LOOPBACK
-    return f"[{host}]" if ":" in host else host
+    return f"http://{reachable(services_host(settings))}:{_http_port(settings)}"
 
 
 def _http_port(settings: Settings) -> int:

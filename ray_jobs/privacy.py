@@ -25,6 +25,7 @@ from ray_jobs.errors import LyceumError
 
 PSEUDONYM_BYTES = 12
 MOST_KNOWN = 1 << 20  # learners whose pseudonyms are kept in memory
+ALIAS = "~"  # begins what stands for a learner
 SALT = b"lyceum-bucket-1"  # public: buckets agree between installations
 
 
@@ -58,6 +59,20 @@ class Key:
         """Keyed hash of a learner's id: the same id, the same pseudonym."""
         return self.hasher("pseudonym")(learner)
 
+    def alias(self, learner: str) -> str:
+        """What stands for a learner outside of tables: ingestion takes it for the learner."""
+        text = f"{ALIAS}{self.pseudonym(learner)}.{_bucket(learner):016x}"
+        return f"{text}.{self._signed('alias', text.encode())}"
+
+    def of_alias(self, text: str) -> tuple[str, int] | None:
+        """Pseudonym and bucket of an alias that a holder of this key made; None for a name."""
+        named, _, signature = text.rpartition(".")
+        genuine = text.startswith(ALIAS) and text.isascii()
+        if not genuine or not hmac.compare_digest(self._signed("alias", named.encode()), signature):
+            return None
+        pseudonym, _, bucket = named.removeprefix(ALIAS).partition(".")
+        return pseudonym, int(bucket, 16)
+
     def pseudonyms(self, learners: pl.Series) -> pl.Series:
         """The pseudonym of each learner id (String); null stays null."""
         return _mapped(learners, self.hasher("pseudonym"), pl.String())
@@ -89,7 +104,10 @@ class Key:
 
     def signature(self, payload: bytes) -> str:
         """A signature that only holders of the key can make; 96 bits, URL-safe."""
-        digest = hmac.digest(self.sub_key("prediction"), payload, "sha256")[:12]
+        return self._signed("prediction", payload)
+
+    def _signed(self, purpose: str, payload: bytes) -> str:
+        digest = hmac.digest(self.sub_key(purpose), payload, "sha256")[:12]
         return base64.urlsafe_b64encode(digest).decode()
 
 
@@ -117,17 +135,17 @@ class Aliases:
 
     def _made(self, names: pl.Series) -> pl.DataFrame:
         pseudonyms = self._key.pseudonyms(names).alias("pseudonym")
-        return pl.DataFrame([names.alias("name"), pseudonyms, buckets(names).alias("bucket")])
+        made = pl.DataFrame([names.alias("name"), pseudonyms, buckets(names).alias("bucket")])
+        known = [(name, self._key.of_alias(name)) for name in names if name.startswith(ALIAS)]
+        meant = [(name, *told) for name, told in known if told]
+        if not meant:
+            return made
+        return made.update(pl.DataFrame(meant, schema=made.schema, orient="row"), on="name")
 
 
 def buckets(learners: pl.Series) -> pl.Series:
     """Public hash (UInt64) of each original learner id, for splits that agree everywhere."""
-
-    def one(name: str) -> int:
-        digest = hashlib.blake2b(name.encode(), salt=SALT[:16], digest_size=8).digest()
-        return int.from_bytes(digest, "big")
-
-    return _mapped(learners, one, pl.UInt64())
+    return _mapped(learners, _bucket, pl.UInt64())
 
 
 def salted(buckets_: pl.Series, salt: str) -> pl.Series:
@@ -162,6 +180,11 @@ def load_key(path: Path, *, make: bool = True) -> Key:
     if len(secret) != 32:
         raise LyceumError(f"key file {path} holds {len(secret)} bytes; expected 32 in base64")
     return Key(secret)
+
+
+def _bucket(name: str) -> int:
+    digest = hashlib.blake2b(name.encode(), salt=SALT[:16], digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _mapped(values: pl.Series, function: Callable[[Any], Any], kind: pl.DataType) -> pl.Series:

@@ -133,13 +133,20 @@ class Resources:
     min_workers: int = 0  # that training goes on with while nodes are away; 0: all are waited for
     resize_s: float = 60.0  # before training takes in nodes that came; an epoch begun is lost
     replica_cpus: float = 0.1  # claimed, so that training and serving go together
-    replicas: int = 1  # copies of a service
+    replicas: int = 1  # copies of a service, at least
+    most_replicas: int = 0  # up to which they become more while requests wait; 0: as many
 
     def __post_init__(self) -> None:
         """Raises UsageError for a claim on less than nothing, or no replica at all."""
         some = (0, math.inf)
         within(self, "resources", worker_cpus=some, worker_gpus=some, replica_cpus=some)
         within(self, "resources", replicas=(1, math.inf), min_workers=some, resize_s=some)
+        within(self, "resources", most_replicas=some)
+        if self.most_replicas and self.most_replicas < self.replicas:
+            raise UsageError(
+                f"resources.most_replicas={self.most_replicas}: below resources.replicas="
+                f"{self.replicas}; expected at least as many, or 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,16 @@ class Settings:
     home: Path = Path(".lyceum")  # databases, logs, pids, caches of this machine
     store: str = ""  # tables, checkpoints, artifacts; default <home>/store, or a fsspec URL
     key_file: Path = Path("~/.config/lyceum/key")  # secret of pseudonyms and prediction ids
-    host: str = "127.0.0.1"  # where servers listen
+    host: str = "127.0.0.1"  # where services listen
+    console_host: str = "127.0.0.1"  # where MLflow and Prefect do; elsewhere they ask for passwords
     http_port: int = 0  # services; usually 8000
+    https_port: int = 8443  # services, where a certificate is named
+    tls_file: str = ""  # certificate, its chain and key in one PEM file; empty: no TLS
     mlflow_port: int = 0  # usually 5000
     prefect_port: int = 0  # usually 4200
     ray_port: int = 0  # usually 6379
     dashboard_port: int = 0  # Ray's; usually 8265
+    metrics_port: int = 0  # of Prometheus; usually 9464
     cpus: int = 0  # CPUs Ray may use; 0 means all of the machine
     mlflow_tracking_uri: str = ""  # MLFLOW_TRACKING_URI; unset: <home>/mlflow.db
     prefect_api_url: str = ""  # PREFECT_API_URL; unset: a server of the run's own
@@ -51,6 +55,18 @@ FOREIGN = {
 MARKS = {"LYCEUM_OWNER"}  # variables by which our own processes know each other; no settings
 
 
+def services_host(settings: Settings) -> str:
+    """Where services listen without TLS: with a certificate, on this machine alone."""
+    return Settings.host if settings.tls_file else settings.host
+
+
+def reachable(host: str) -> str:
+    """The address by which a server that listens on a host is reached from this machine."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104
+        return Settings.host
+    return f"[{host}]" if ":" in host else host
+
+
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return FOREIGN.get(name, f"LYCEUM_{name.upper()}")
@@ -67,6 +83,8 @@ def read(environ: Mapping[str, str] = os.environ, folder: Path | None = None) ->
     values |= _from_environment(environ)
     for name in ("home", "key_file"):
         values[name] = values[name].expanduser().absolute()
+    if values.get("tls_file"):
+        values["tls_file"] = str(Path(values["tls_file"]).expanduser().absolute())
     if is_local(values.get("store", "")):
         values["store"] = _absolute(values.get("store", ""))
     return Settings(**values)

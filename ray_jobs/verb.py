@@ -30,6 +30,18 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Logged:
+    """How what a verb predicts, and what became of it, stands in a log that can be ingested."""
+
+    rows: Callable[[Any], list[dict[str, Any]]]  # request -> what each prediction is about
+    column: str  # of the outcome
+    # (outcome as a client tells it, vocabulary) -> as a log has it; raises ValueError for none
+    outcome: Callable[[float | str, Any], float | str]
+    learner: str = ""  # column of whom it was about; empty: a log has none
+    time: str = ""  # column of when, in unix seconds; empty: a log has none
+
+
+@dataclass(frozen=True)
 class Verb:
     """One POST route `v1/<verb>`: its request and response, and the way between through a model.
 
@@ -44,6 +56,7 @@ class Verb:
     answer: Callable[[Any, Sequence[Any], Any], dict[str, Any]]  # (request, outcomes, vocabulary)
     explanation: Explanation | None = None  # what `?explain=true` adds
     remembers: bool = False  # a request may bring a `state`, which its model takes as bytes
+    logged: Logged | None = None  # where feedback may tell what really happened
     keeps: bool = False  # it answers with a `state`, as bytes, and predicts nothing
 
     @property

@@ -15,7 +15,9 @@ from ray_jobs.errors import ServiceError
 from ray_jobs.evaluation import Evaluation
 from ray_jobs.intervals import Interval
 from ray_jobs.serving import deploy
+from ray_jobs.serving.keys import operator_token
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 from tasks.crossing import Crossing
 from tasks.evaluate import COLD, Report
 from tasks.run import Run
@@ -151,10 +153,12 @@ def replica_checks(run: Run, release: Release, cluster: Cluster) -> list[Check]:
         with deploy.candidate(
             release,
             cluster.services,
-            key_file=str(run.settings.key_file),
+            site=Site.of(run.settings),
             resources=run.recipe.resources,
         ) as url:
-            latency = float(np.percentile(deploy.latencies_ms(url, release), 95))
+            latency = float(
+                np.percentile(deploy.latencies_ms(url, release, token=operator_token(run.key)), 95)
+            )
     except ServiceError as error:
         return [Check("replica", False, str(error))]
     text = f"p95 of single requests {latency:.1f} ms in a real replica; at most {limit:g}"

@@ -10,6 +10,7 @@ from ray_jobs.cluster import Cluster
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 from tasks.retry import RETRIES
 
 log = logging.getLogger(__name__)
@@ -20,13 +21,13 @@ def publish(
     release: Release,
     cluster: Cluster,
     *,
-    key_file: str,
+    site: Site,
     resources: Resources,
     previous: Release | None = None,
 ) -> str:
     """Make a release live and return its URL; where it fails, the previous one is put back."""
     url = deploy.publish(
-        release, cluster.services, key_file=key_file, resources=resources, previous=previous
+        release, cluster.services, site=site, resources=resources, previous=previous
     )
     log.info("publish: %s version %s answers at %s", release.service, release.version, url)
     return url

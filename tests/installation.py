@@ -70,6 +70,13 @@ class Installation:
         report: dict[str, Any] = json.loads(path.read_text())
         return report
 
+    def key(self, service: str, *words: str) -> dict[str, str]:
+        """A key of a service by `lyceum keys`, as the header of a request."""
+        told = json.loads(
+            self.lyceum("keys", "create", service, "--name", "test", "--json", *words)
+        )
+        return {"authorization": f"Bearer {told['key']}"}
+
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.lyceum("status", "--json"))
         return found

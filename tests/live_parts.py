@@ -20,6 +20,7 @@ from ray_jobs.errors import ServiceError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 from ray_jobs.settings import Settings
 
 
@@ -59,13 +60,14 @@ class Serve:
         release: Release,
         base_url: str,
         *,
-        key_file: str,
+        site: Site,
         resources: Resources,
         previous: Release | None = None,
     ) -> str:
         """As `deploy.publish`: where a release cannot live, Serve wants the previous or nothing."""
         assert self.guests
-        assert key_file
+        assert site.key_file
+        assert site.store
         self.on_publish()
         service = release.service
         if (service, release.version) in self.broken:

@@ -21,7 +21,7 @@ from flows.platform.processes import MARK, Process, marked, platform_mark, run_m
 from flows.platform.record import COMPONENTS, PORTS_OF, Platform
 from ray_jobs.settings import Settings
 
-NOWHERE = Ports(http=1, mlflow=2, prefect=3, ray=4, dashboard=5)
+NOWHERE = Ports(http=1, mlflow=2, prefect=3, ray=4, dashboard=5, metrics=6)
 
 
 @contextmanager

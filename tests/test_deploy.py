@@ -28,6 +28,7 @@ from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release, golden_outcomes
 from ray_jobs.serving.replica import Replica
+from ray_jobs.serving.site import Site
 from tests.remote_parts import Clock, Said, answering
 
 SERVICE = "algebra"
@@ -109,7 +110,7 @@ class Serve:
         return deploy.publish(
             release,
             self.url,
-            key_file=self.key_file,
+            site=Site(self.key_file, "store"),
             resources=Resources(**claims),
             previous=previous,
         )
@@ -258,7 +259,7 @@ def test_a_candidate_stands_beside_the_service_and_is_gone_after(
     at: Serve, releases: list[Release]
 ) -> None:
     at.publish(releases[0])
-    how: dict[str, Any] = {"key_file": at.key_file, "resources": Resources()}
+    how: dict[str, Any] = {"site": Site(at.key_file, "store"), "resources": Resources()}
 
     def visit() -> None:
         with deploy.candidate(releases[1], at.url, **how) as url:

@@ -34,24 +34,32 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 @pytest.fixture(scope="module")
+def key(here: Installation) -> dict[str, str]:
+    """What lets a client in, everywhere."""
+    return here.key("*")
+
+
+@pytest.fixture(scope="module")
 def first(here: Installation) -> dict[str, Any]:
     """The report of the first run."""
     return here.run("knowledge-smoke", "--data", str(here.data))
 
 
-def ask(endpoint: str) -> dict[str, Any]:
+def ask(endpoint: str, headers: dict[str, str]) -> dict[str, Any]:
     body = {
         "history": [{"item": "a", "skills": ["b"], "correct": 1}],
         "candidates": [{"item": "c"}],
     }
-    answer = httpx.post(f"{endpoint}/v1/predict", json=body, timeout=30)
+    answer = httpx.post(f"{endpoint}/v1/predict", json=body, headers=headers, timeout=30)
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
     return told
 
 
-def test_a_run_ends_with_an_answer_of_the_version_it_registered(first: dict[str, Any]) -> None:
-    told = ask(first["endpoint"])
+def test_a_run_ends_with_an_answer_of_the_version_it_registered(
+    first: dict[str, Any], key: dict[str, str]
+) -> None:
+    told = ask(first["endpoint"], key)
     assert (told["version"], told["lineage"]) == (first["version"], first["lineage"])
     assert 0 < told["predictions"][0]["probability"] < 1
 
@@ -200,9 +208,10 @@ def test_prefect_holds_a_task_per_stage_with_its_lines_and_the_report(
 class Client(threading.Thread):
     """Asks a service all the time, and keeps every answer."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, headers: dict[str, str]) -> None:
         super().__init__(daemon=True)
         self.endpoint = endpoint
+        self.headers = headers
         self.answers: list[str] = []
         self.failures: list[str] = []
         self.done = threading.Event()
@@ -210,7 +219,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         while not self.done.is_set():
             try:
-                self.answers.append(ask(self.endpoint)["version"])
+                self.answers.append(ask(self.endpoint, self.headers)["version"])
             except (AssertionError, httpx.TransportError) as error:
                 self.failures.append(repr(error))
             time.sleep(0.02)
@@ -218,9 +227,9 @@ class Client(threading.Thread):
 
 @pytest.mark.slow
 def test_a_service_answers_throughout_its_own_retraining_and_swap(
-    here: Installation, first: dict[str, Any]
+    here: Installation, first: dict[str, Any], key: dict[str, str]
 ) -> None:
-    client = Client(first["endpoint"])
+    client = Client(first["endpoint"], key)
     client.start()
     small = ["spec.width=16", "spec.neighbours=0", "budget.epochs=2"]
     words = [word for setting in small for word in ("--set", setting)]
@@ -265,12 +274,14 @@ def _trains(process: psutil.Process, home: Path) -> bool:
     return "ray_jobs.train" in command and any(str(home) in word for word in command)
 
 
-def test_rollback_and_promote_swap_what_answers(here: Installation, first: dict[str, Any]) -> None:
+def test_rollback_and_promote_swap_what_answers(
+    here: Installation, first: dict[str, Any], key: dict[str, str]
+) -> None:
     here.run("knowledge-smoke", "--data", str(here.data), "--seed", "1")
     here.lyceum("rollback", "knowledge-smoke")
-    assert ask(first["endpoint"])["version"] == first["version"]
+    assert ask(first["endpoint"], key)["version"] == first["version"]
     here.lyceum("promote", "knowledge-smoke", "2")
-    assert ask(first["endpoint"])["version"] == "2"
+    assert ask(first["endpoint"], key)["version"] == "2"
     assert "no version '99'" in here.lyceum("promote", "knowledge-smoke", "99", status=2)
 
 
@@ -289,7 +300,7 @@ def test_bad_words_end_with_one_line_and_status_2(here: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_a_schedule_fires_by_itself_and_ends_green(here: Installation) -> None:
+def test_a_schedule_fires_by_itself_and_ends_green(here: Installation, key: dict[str, str]) -> None:
     words = ["knowledge-smoke", "--service", "nightly", "--data", str(here.data)]
     here.lyceum("schedule", *words, "--cron", "* * * * *")
     api = here.status()["prefect_api_url"]
@@ -303,7 +314,7 @@ def test_a_schedule_fires_by_itself_and_ends_green(here: Installation) -> None:
         states = [run["state"]["type"] for run in runs]
         assert not {"FAILED", "CRASHED"} & set(states)
     endpoints = {row["service"]: row["endpoint"] for row in here.status()["services"]}
-    assert ask(endpoints["nightly"])["version"] == "1"
+    assert ask(endpoints["nightly"], key)["version"] == "1"
 
 
 @pytest.mark.slow

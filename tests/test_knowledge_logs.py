@@ -25,7 +25,7 @@ from ray_jobs.families.knowledge.api import VERBS
 from ray_jobs.families.knowledge.networks import SPECS
 from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget
-from ray_jobs.serving.surface import MAX_COST
+from ray_jobs.serving.answering import MAX_COST
 from ray_jobs.settings import Settings
 from tasks.prepare import clean, ingest, split
 from tasks.run import Run

@@ -13,6 +13,7 @@ from ray_jobs.errors import ServiceError, UsageError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 from tests.remote_parts import Answer, Clock, HangUpError, Said, answering
 
 JSON, TEXT = "application/json", "text/plain"
@@ -99,7 +100,7 @@ def test_what_may_not_serve_is_refused_even_where_it_answers(
     url = serving(lambda *_: (200, JSON, orjson.dumps(READY)))
     leaky, base = replace(RELEASE, barred="it leaks"), url.removesuffix("/algebra")
     with pytest.raises(UsageError, match="version 7 of algebra may not serve: it leaks"):
-        deploy.publish(leaky, base, key_file="nowhere", resources=Resources())
+        deploy.publish(leaky, base, site=Site("nowhere", "nowhere"), resources=Resources())
 
 
 def test_latencies_are_those_of_warm_replies_in_milliseconds(
@@ -112,7 +113,7 @@ def test_latencies_are_those_of_warm_replies_in_milliseconds(
         bodies.append(body)
         return 200, JSON, b"{}"
 
-    taken = deploy.latencies_ms(serving(answer), RELEASE, count=4)
+    taken = deploy.latencies_ms(serving(answer), RELEASE, count=4, token="any")
     assert taken == pytest.approx([5.0 * (deploy.WARM_UP + n) for n in range(4)])
     assert [orjson.loads(body)["asks"] for body in bodies] == [n % 3 for n in range(14)]
 
@@ -128,10 +129,10 @@ def test_a_replica_that_refuses_or_falls_silent_has_no_latency(serving: Serving)
 
     url = serving(refuses)
     with pytest.raises(ServiceError, match=rf"^{url}/v1/predict: 500 this is our fault\.{{183}}$"):
-        deploy.latencies_ms(url, RELEASE)
+        deploy.latencies_ms(url, RELEASE, token="any")
     url = serving(falls_silent)
     with pytest.raises(ServiceError, match=f"^{url}/v1/predict went silent: RemoteProtocolError"):
-        deploy.latencies_ms(url, RELEASE)
+        deploy.latencies_ms(url, RELEASE, token="any")
 
 
 OURS = """The deployment failed to start 1 times in a row. Error:

@@ -86,11 +86,19 @@ def test_a_port_that_is_drawn_is_none_that_another_of_the_platform_will_take(
     assert ports.any_free("127.0.0.1", few[1:]) == few[0]
 
 
-def test_ray_listens_on_this_machine_whatever_the_setting_says(settings: Settings) -> None:
+def test_only_services_are_reached_from_elsewhere_unless_consoles_are_told_to(
+    settings: Settings,
+) -> None:
+    def heard(at: Settings) -> dict[str, str]:
+        return {name: ports.listens_on(at, name) for name in vars(Ports(1, 2, 3, 4, 5, 6))}
+
+    here = dict.fromkeys(ports.USUAL, "127.0.0.1")
     wide = replace(settings, host="0.0.0.0")
-    heard = {name: ports.listens_on(wide, name) for name in vars(Ports(1, 2, 3, 4, 5))}
-    local = dict.fromkeys(("ray", "dashboard"), "127.0.0.1")
-    assert heard == dict.fromkeys(("http", "mlflow", "prefect"), "0.0.0.0") | local
+    assert heard(wide) == here | {"http": "0.0.0.0"}
+    both = replace(wide, console_host="0.0.0.0")
+    assert heard(both) == here | dict.fromkeys(("http", "mlflow", "prefect"), "0.0.0.0")
+    # What is open speaks TLS; the plain port is for this machine.
+    assert heard(replace(wide, tls_file="/some.pem")) == here
 
 
 def test_a_port_that_is_drawn_is_none_that_a_connection_may_be_given_meanwhile() -> None:

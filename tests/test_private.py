@@ -123,7 +123,9 @@ def test_no_id_is_found_anywhere_after_runs_good_and_bad(
     service = next(s for s in at.status()["services"] if s["service"] == "algebra")
     request = {"learner": names[0], "history": [{"item": "a", "correct": 1}], "candidates": []}
     request["candidates"] = [{"item": "b"}]
-    answer = httpx.post(f"{service['endpoint']}/v1/predict", json=request)
+    answer = httpx.post(
+        f"{service['endpoint']}/v1/predict", json=request, headers=at.key("algebra")
+    )
     assert answer.status_code == 200, answer.text
     first = min(folder.glob("*.csv")).read_text().splitlines()
     headless = tmp_path / "headless.csv"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,20 +21,32 @@ KEY = Key(bytes(range(32)))
 SAID = {
     "version": st.text(max_size=8),
     "learner": st.none() | st.text(max_size=20),
-    "predictions": st.lists(st.floats(0, 1), max_size=2 * KEPT),
+    "predictions": st.lists(
+        st.floats(0, 1) | st.lists(st.floats(0, 1), max_size=3), max_size=2 * KEPT
+    ),
+    "rows": st.lists(
+        st.dictionaries(st.text(max_size=4), st.none() | st.text(max_size=4)), max_size=2 * KEPT
+    ),
 }
+
+
+def signed(said: dict[str, Any]) -> str:
+    return receipt.signed(KEY, receipt.made(KEY, service="algebra", **said))
 
 
 @settings(deadline=None)
 @given(st.fixed_dictionaries(SAID))
-def test_an_id_travels_in_any_url_and_comes_back_as_it_was_said(said: dict[str, object]) -> None:
+def test_an_id_travels_in_any_url_and_comes_back_as_it_was_said(said: dict[str, Any]) -> None:
     begin = int(time.time())
-    given_out = receipt.signed(KEY, **said)  # type: ignore[arg-type]
+    given_out = signed(said)
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", given_out)
     note = receipt.verified(KEY, given_out)
     assert note.version == said["version"]
-    assert note.learner == (KEY.pseudonym(str(said["learner"])) if said["learner"] else None)
-    assert note.predictions == pytest.approx(said["predictions"][:KEPT], abs=5e-5)  # type: ignore[index]
+    assert note.learner == (KEY.alias(said["learner"]) if said["learner"] else None)
+    for told, known in zip(note.predictions, said["predictions"][:KEPT], strict=True):
+        assert told == pytest.approx(known, abs=5e-5)
+    assert note.rows == said["rows"][:KEPT]
+    assert note.service == "algebra"
     assert begin <= note.time_s <= time.time()
     assert isinstance(note.time_s, int)
 
@@ -40,10 +54,22 @@ def test_an_id_travels_in_any_url_and_comes_back_as_it_was_said(said: dict[str, 
 @settings(deadline=None)
 @given(st.fixed_dictionaries(SAID), st.integers(0, 999), st.characters(), st.sampled_from([0, 1]))
 def test_no_changed_id_says_anything_else(
-    said: dict[str, object], place: int, other: str, width: int
+    said: dict[str, Any], place: int, other: str, width: int
 ) -> None:
-    given_out = receipt.signed(KEY, **said)  # type: ignore[arg-type]
+    given_out = signed(said)
     place %= len(given_out)
     changed = given_out[:place] + other + given_out[place + width :]
     with suppress(ContractError):
         assert receipt.verified(KEY, changed) == receipt.verified(KEY, given_out)
+
+
+def test_two_answers_of_one_moment_have_ids_of_their_own() -> None:
+    said: dict[str, Any] = {"version": "1", "learner": None, "predictions": [0.5]}
+    assert signed(said) != signed(said)
+
+
+def test_an_id_of_an_earlier_lyceum_is_told_as_such() -> None:
+    payload = b'{"v":"7","t":1,"l":null,"p":[0.5]}'
+    text = base64.urlsafe_b64encode(payload).decode().rstrip("=")
+    with pytest.raises(ContractError, match="earlier Lyceum"):
+        receipt.verified(KEY, f"{text}.{KEY.signature(payload)}")

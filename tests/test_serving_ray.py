@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.recipe import Budget, Gate, Recipe, Resources
-from ray_jobs.serving import deploy
+from ray_jobs.serving import deploy, keys
 from ray_jobs.serving.release import Release, golden_outcomes
+from ray_jobs.serving.site import Site
 from ray_jobs.settings import Settings
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.submit import submit, wait
@@ -50,6 +52,13 @@ class Installation:
     settings: Settings
     cluster: Cluster
 
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """What lets a client in."""
+        _, key = keys.create(self.settings.store_uri, "test", ["*"])
+        time.sleep(keys.KNOWN_S)
+        return {"authorization": f"Bearer {key}"}
+
     @property
     def url(self) -> str:
         return f"{self.cluster.services}/{SERVICE}"
@@ -58,7 +67,7 @@ class Installation:
         return deploy.publish(
             release,
             self.cluster.services,
-            key_file=str(self.settings.key_file),
+            site=Site.of(self.settings),
             resources=Resources(),
             previous=previous,
         )
@@ -108,6 +117,7 @@ def request(answers: int) -> dict[str, object]:
 class Heard:
     """What clients heard from a service."""
 
+    headers: dict[str, str]
     statuses: Counter[str] = field(default_factory=Counter)
     versions: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
@@ -115,7 +125,7 @@ class Heard:
     def ask(self, client: httpx.Client, url: str) -> None:
         begin = time.monotonic()
         try:
-            answer = client.post(f"{url}/v1/predict", json=request(10))
+            answer = client.post(f"{url}/v1/predict", json=request(10), headers=self.headers)
             self.statuses[str(answer.status_code)] += 1
             self.versions.append(answer.json().get("version"))
         except httpx.HTTPError as error:
@@ -124,13 +134,13 @@ class Heard:
 
 
 @contextmanager
-def asked_throughout(url: str) -> Iterator[Heard]:
+def asked_throughout(at: Installation) -> Iterator[Heard]:
     """Ask a service without end for as long as the block runs.
 
     Some clients keep their connection, as applications do; one opens a new one
     each time, as scripts do.
     """
-    heard, over = Heard(), threading.Event()
+    heard, over, url = Heard(at.headers), threading.Event(), at.url
 
     def keeps() -> None:
         with httpx.Client(timeout=30) as client:
@@ -183,14 +193,27 @@ def test_a_serve_that_listens_elsewhere_is_told_at_once(at: Installation) -> Non
 def test_a_published_release_answers_what_was_evaluated(at: Installation, live: Release) -> None:
     assert deploy.live_version(at.url) == "1"
     for case in live.golden:
-        answer = httpx.post(f"{at.url}/v1/predict", json=case["request"])
+        answer = httpx.post(f"{at.url}/v1/predict", json=case["request"], headers=at.headers)
         assert answer.status_code == 200
         assert answer.json()["lineage"] == live.lineage
         told = [p["probability"] for p in answer.json()["predictions"]]
         assert told == pytest.approx([outcome[0] for outcome in case["outcomes"]], abs=1e-5)
-    refused = httpx.post(f"{at.url}/v1/predict", json={})
+    refused = httpx.post(f"{at.url}/v1/predict", json={}, headers=at.headers)
     assert refused.headers["content-type"] == "application/problem+json"
     assert httpx.get(f"{at.url}/openapi.json").json()["servers"] == [{"url": f"/{SERVICE}"}]
+
+
+def test_nobody_comes_in_without_a_key(at: Installation, live: Release) -> None:
+    for headers in ({}, {"authorization": "Bearer lyc_000000000000_x"}):
+        answer = httpx.post(f"{at.url}/v1/predict", json=request(1), headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["x-lyceum-version"] == live.version
+    answer = httpx.post(
+        f"{at.url}/v1/predict", json=request(1), headers={**at.headers, "x-request-id": "mine"}
+    )
+    assert answer.status_code == 200
+    assert answer.headers.get_list("x-request-id") == ["mine"]
 
 
 def test_what_is_live_already_is_left_alone(at: Installation, live: Release) -> None:
@@ -203,7 +226,7 @@ def test_what_is_live_already_is_left_alone(at: Installation, live: Release) -> 
 def test_a_new_version_takes_over_and_no_request_is_lost(
     at: Installation, live: Release, releases: list[Release]
 ) -> None:
-    with asked_throughout(at.url) as heard:
+    with asked_throughout(at) as heard:
         time.sleep(0.5)
         at.publish(releases[1], previous=live)
         published = len(heard.versions)
@@ -221,7 +244,7 @@ def test_what_cannot_load_never_takes_traffic_and_the_reason_is_told(
 ) -> None:
     broken = replace(release(tmp_path / "three", 3), digest="0" * 64)
     told = pytest.raises(ServiceError, match=r"could not start: .* has digest .* but")
-    with asked_throughout(at.url) as heard, told:
+    with asked_throughout(at) as heard, told:
         at.publish(broken, previous=live)
     assert set(heard.statuses) == {"200"}
     assert set(heard.versions) == {"1"}
@@ -313,7 +336,7 @@ def test_a_service_answers_while_its_successor_trains(
         about={},
     )
     dashboard = at.cluster.dashboard
-    with asked_throughout(at.url) as heard:
+    with asked_throughout(at) as heard:
         wait(job, submit(job, dashboard), dashboard, lambda _: None)
     assert set(heard.statuses) == {"200"}
     assert set(heard.versions) == {live.version}

@@ -17,7 +17,7 @@ from ray_jobs.families.knowledge.remembered import Remembered
 from ray_jobs.families.knowledge.tallies import FAST, SLOW, TALLIED
 from ray_jobs.predictor import predict
 from ray_jobs.privacy import Key
-from ray_jobs.serving import surface as surfaces
+from ray_jobs.serving import answering, openapi
 from ray_jobs.serving.release import Release
 from ray_jobs.serving.surface import Surface
 from tests.knowledge_parts import ITEMS, SKILLS, arbitrary
@@ -284,7 +284,7 @@ def test_instances_are_counted_before_the_next_one_is_opened(
         return decoded(data)
 
     monkeypatch.setattr(Remembered, "decoded", spied)
-    monkeypatch.setattr(surfaces, "MAX_COST", 100)
+    monkeypatch.setattr(answering, "MAX_COST", 100)
     assert ask(app, "v1/predict", {"instances": [body] * 50}).status_code == 413
     assert len(opened) == 3
 
@@ -322,12 +322,14 @@ def test_an_answer_from_before_the_state_is_refused(ask: Ask) -> None:
 
 
 def test_the_document_tells_of_states_and_of_the_conflict() -> None:
-    document = orjson.loads(surface("lstm").pages["openapi.json"][1])
+    app = surface("lstm")
+    document = openapi.document(app.release, app.verbs, app.prefix)
     posts = {
         path: methods["post"] for path, methods in document["paths"].items() if "post" in methods
     }
-    assert set(posts) == {"/v1/predict", "/v1/mastery", "/v1/next", "/v1/state"}
-    assert all("409" in post["responses"] for post in posts.values())
+    verbs = {"/v1/predict", "/v1/mastery", "/v1/next", "/v1/state"}
+    assert set(posts) == {*verbs, "/v1/feedback"}
+    assert {path for path, post in posts.items() if "409" in post["responses"]} == verbs
     schema = document["components"]["schemas"]["PredictRequest"]["properties"]["state"]
     assert schema["type"] == "string"
 
@@ -335,7 +337,7 @@ def test_the_document_tells_of_states_and_of_the_conflict() -> None:
 @each_spec
 def test_what_is_remembered_survives_its_way_to_bytes(name: str, ask: Ask) -> None:
     app = surface(name)
-    verb = app.verbs["v1/state"]
+    verb = app.verbs["state"]
     request = verb.request.model_validate({"history": PAST})
     (example,) = verb.examples(request, app.model.vocabulary)
     told = verb.answer(request, predict(app.model, [example]), app.model.vocabulary)

@@ -12,101 +12,56 @@ import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import orjson
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs import artifact
 from ray_jobs.artifact import Artifact
 from ray_jobs.errors import ContractError, ServiceError
 from ray_jobs.families.knowledge.api import VERBS
 from ray_jobs.families.knowledge.asking import MAX_CANDIDATES
-from ray_jobs.families.knowledge.networks.lstm import Lstm
-from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.predictor import predict
 from ray_jobs.privacy import Key
 from ray_jobs.serving import batching, receipt, surface
 from ray_jobs.serving.batching import Batcher
-from ray_jobs.serving.release import Release, golden_outcomes, verify
-from ray_jobs.serving.surface import Surface
-
-ITEMS = tuple(f"item {i}" for i in range(40))
-SKILLS = ("adding", "taking away")
-KEY = Key(bytes(range(32)))
-Ask = Callable[..., httpx.Response]
+from ray_jobs.serving.feedback import Recorder
+from ray_jobs.serving.release import Release, verify
+from ray_jobs.serving.surface import House, Surface
+from tests.surface_parts import (
+    ITEMS,
+    KEY,
+    SKILLS,
+    Ask,
+    answer,
+    asking,
+    client,
+    past,
+    question,
+    released,
+    request,
+    untrained,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """An untrained network: what it says is arbitrary, but depends on all that it hears."""
-    torch.manual_seed(0)
-    spec, vocabulary = Lstm(width=16, neighbours=0), Vocabulary(ITEMS, SKILLS)
-    folder = tmp_path_factory.mktemp("artifact")
-    module = spec.build(vocabulary)
-    artifact.write(
-        folder, kind="knowledge", spec=spec, vocabulary=vocabulary, module=module, about={}
-    )
-    return artifact.read(folder)
+    return untrained(tmp_path_factory.mktemp("artifact"))
 
 
 @pytest.fixture(scope="module")
 def release(model: Artifact) -> Release:
-    requests = [{"history": past(n), "candidates": [question(n)]} for n in (0, 3, 50)]
-    return Release(
-        service="algebra-practice",
-        family="knowledge",
-        lineage="1f" * 16,
-        artifact="somewhere",
-        digest=model.digest,
-        golden=golden_outcomes(model, requests),
-        card={"description": "Knowledge tracing", "metrics": {"auc": {"value": 0.8}}},
-        version="7",
-    )
+    return released(model)
 
 
 @pytest.fixture(scope="module")
-def app(model: Artifact, release: Release) -> Surface:
-    return Surface(model, release, KEY)
+def app(model: Artifact, release: Release, tmp_path_factory: pytest.TempPathFactory) -> Surface:
+    recorder = Recorder(str(tmp_path_factory.mktemp("store")), release.service)
+    return Surface(model, release, KEY, house=House(recorder=recorder))
 
 
 @pytest.fixture(scope="module")
 def ask(app: Surface) -> Iterator[Ask]:
-    """Ask the surface as a client would; objects are sent as JSON."""
-    with asyncio.Runner() as runner:
-
-        def one(method: str, path: str, body: Any = None) -> httpx.Response:
-            content = body if isinstance(body, bytes | None) else orjson.dumps(body)
-
-            async def asked() -> httpx.Response:
-                async with client(app) as http:
-                    return await http.request(method, path, content=content)
-
-            return runner.run(asked())
-
+    with asking(app) as one:
         yield one
-
-
-def client(app: Surface) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app),  # type: ignore[arg-type]
-        base_url="http://school/algebra-practice/",
-    )
-
-
-def answer(i: int) -> dict[str, Any]:
-    return {"item": ITEMS[i % 40], "skills": [SKILLS[i % 2]], "correct": i % 3 % 2}
-
-
-def past(n: int) -> list[dict[str, Any]]:
-    return [answer(i) for i in range(n)]
-
-
-def question(i: int) -> dict[str, Any]:
-    return {"item": ITEMS[i % 40], "skills": [SKILLS[i % 2]]}
-
-
-def request(n: int = 3, candidates: int = 1) -> dict[str, Any]:
-    return {"history": past(n), "candidates": [question(i) for i in range(candidates)]}
 
 
 def probabilities(body: dict[str, Any]) -> list[float]:
@@ -265,7 +220,7 @@ def test_another_method_is_told_the_right_one(ask: Ask) -> None:
     assert ask("DELETE", "v1/model").headers["allow"] == "GET, HEAD"
 
 
-@pytest.mark.parametrize("path", ["v1/predcit", "v2", "", "v1/", "docs/v1/predict", "healthz2"])
+@pytest.mark.parametrize("path", ["v1/predcit", "v3", "", "v1/", "docs/v1/predict", "healthz2"])
 def test_an_unknown_route_is_told_what_there_is(ask: Ask, path: str) -> None:
     detail = refused(ask("POST", path), 404)["detail"]
     for route in ("v1/predict", "v1/mastery", "v1/model", "readyz", "openapi.json"):
@@ -371,6 +326,8 @@ def test_every_route_answers_as_its_document_says(ask: Ask) -> None:
             body = asked["example"]
             fits(body, asked["schema"], openapi)
             fits({"instances": [body]}, asked["schema"], openapi)
+            if path == "/v1/feedback":  # whose example is nobody's id
+                body["prediction_id"] = ask("POST", "v1/predict", request()).json()["prediction_id"]
         for sent in [body, {"instances": [body, body]}] if body else [None]:
             told = ask(method.upper(), path.removeprefix("/"), sent)
             assert told.status_code == 200, (path, told.text)
@@ -412,14 +369,15 @@ def test_a_prediction_id_says_what_was_predicted_and_not_who_asked(ask: Ask) -> 
     told = ask("POST", "v1/predict", body).json()
     note = receipt.verified(KEY, told["prediction_id"])
     assert note.version == "7"
-    assert note.learner == KEY.pseudonym("Ada Lovelace")
+    assert note.learner == KEY.alias("Ada Lovelace")
     np.testing.assert_allclose(note.predictions, probabilities(told)[:16], atol=1e-4)
     assert "Ada" not in repr(note)
 
 
 @given(place=st.integers(0, 200), character=st.sampled_from("aZ9-_.=~ é"))
 def test_a_changed_prediction_id_is_told_from_a_genuine_one(place: int, character: str) -> None:
-    genuine = receipt.signed(KEY, version="7", learner="ada", predictions=[0.5, 0.25])
+    note = receipt.made(KEY, service="algebra", version="7", learner="ada", predictions=[0.5, 0.25])
+    genuine = receipt.signed(KEY, note)
     assert receipt.verified(KEY, genuine).predictions == [0.5, 0.25]
     place %= len(genuine)
     changed = genuine[:place] + character + genuine[place + 1 :]
@@ -512,7 +470,7 @@ def examples(model: Artifact, n: int, candidates: int = 1) -> list[Any]:
     return verb.examples(verb.request.model_validate(request(n, candidates)), model.vocabulary)
 
 
-def run_with(model: Artifact, story: Callable[[Batcher], Awaitable[None]], **how: int) -> None:
+def run_with(model: Artifact, story: Callable[[Batcher], Awaitable[None]], **how: Any) -> None:
     async def told() -> None:
         await story(Batcher(model, **how))
 

@@ -22,6 +22,7 @@ from ray_jobs.families import recipe
 from ray_jobs.recipe import Recipe
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 from ray_jobs.settings import Settings
 from ray_jobs.training.events import Event
 from tasks.gate import Check, Verdict
@@ -203,7 +204,7 @@ def test_a_release_that_does_not_start_leaves_the_previous_one_live(
     monkeypatch.setattr(deploy, "is_live", lambda *_: False)
     old = Release("algebra", "knowledge", "l1", "/a", "whole", [], {}, version="1")
     new = replace(old, lineage="l2", version="2")
-    at: dict[str, Any] = {"key_file": "", "resources": PLAN.resources, "previous": old}
+    at: dict[str, Any] = {"site": Site("", ""), "resources": PLAN.resources, "previous": old}
     there = Cluster("http://here:1", "http://here:2", lasting=True)
     assert publish.fn(new, there, **at) == "http://here:2/algebra"
     with pytest.raises(ServiceError, match="version 3 could not start"):

@@ -23,7 +23,9 @@ from ray_jobs.predictor import predict
 from ray_jobs.privacy import load_key
 from ray_jobs.recipe import Resources, as_dict
 from ray_jobs.serving import deploy
+from ray_jobs.serving.keys import operator_token
 from ray_jobs.serving.release import Release, golden_outcomes
+from ray_jobs.serving.site import Site
 from ray_jobs.training import submit
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
@@ -48,9 +50,11 @@ def main(folder: Path) -> None:
                 card={}, version="1",
             )  # fmt: skip
             url = deploy.deploy(
-                release, cluster.services, key_file=str(here.key_file), resources=Resources()
+                release, cluster.services, site=Site.of(here), resources=Resources()
             )
-            answer = httpx.post(f"{url}/v1/predict", json=release.golden[1]["request"], timeout=30)
+            body, token = release.golden[1]["request"], operator_token(load_key(here.key_file))
+            headers = {"authorization": f"Bearer {token}"}
+            answer = httpx.post(f"{url}/v1/predict", json=body, headers=headers, timeout=30)
             assert predict(model, model.family.examples(table, model.vocabulary))
             print(json.dumps({"status": answer.status_code, **answer.json()}))
 

@@ -11,6 +11,8 @@ import typer
 
 from flows.cli import console
 from flows.cli.data import data as snapshots
+from flows.cli.feedback import feedback
+from flows.cli.keys import keys
 from flows.cli.options import AsJson, Data, Protocol, Report, Seed, Service, Set, Workers, parsed
 from flows.cli.scoring import score
 from flows.cli.tuning import tune
@@ -26,8 +28,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(snapshots)
+app.add_typer(keys)
 app.command()(tune)
 app.command()(score)
+app.command()(feedback)
 
 
 @app.callback()

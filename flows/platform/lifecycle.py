@@ -14,6 +14,7 @@ from pathlib import Path
 from flows.platform import ports, record
 from flows.platform.components import components, serve_starter
 from flows.platform.environment import haproxy_available, prepare, ray_folder
+from flows.platform.openness import refuse_open
 from flows.platform.processes import marked, platform_mark, stop
 from flows.platform.record import Platform
 from flows.platform.starting import start_all
@@ -46,6 +47,7 @@ def up(settings: Settings, on_progress: Progress = silent) -> Platform:
             return before
         _refuse_foreign(settings, before)
         live = [n for n in record.COMPONENTS if before is not None and before.alive(n)]
+        refuse_open(settings, served="ray" in live)
         if live:
             on_progress(f"half up: keeping {', '.join(live)}, starting the rest")
         _stop_components(settings.home, [n for n in record.COMPONENTS if n not in live])

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 
 from flows.platform.environment import LOOPBACK
 from ray_jobs.errors import PlatformError
-from ray_jobs.settings import Settings, variable
+from ray_jobs.settings import Settings, services_host, variable
 
 # Below those that a system gives to connections, of which any may be taken in the meantime.
 OURS = range(20_000, 32_768)
@@ -24,6 +24,7 @@ USUAL = {
     "prefect": (4200, "Prefect"),
     "ray": (6379, "Ray"),
     "dashboard": (8265, "Ray's dashboard"),
+    "metrics": (9464, "the page of metrics"),
 }
 
 
@@ -36,6 +37,7 @@ class Ports:
     prefect: int
     ray: int
     dashboard: int
+    metrics: int
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,10 @@ def free(host: str, port: int) -> bool:
 
 
 def listens_on(settings: Settings, name: str) -> str:
-    """Ray never leaves the loopback address; the other servers listen where the setting says."""
-    return LOOPBACK if name in {"ray", "dashboard"} else settings.host
+    """Ray never leaves the loopback address; the other servers listen where a setting says."""
+    if name in {"ray", "dashboard", "metrics"}:
+        return LOOPBACK
+    return services_host(settings) if name == "http" else settings.console_host
 
 
 def _choose(settings: Settings, name: str, had: int, taken: set[int]) -> int:

@@ -18,14 +18,14 @@ from flows.platform.ports import Ports
 from flows.platform.processes import Process
 from ray_jobs import store
 from ray_jobs.errors import PlatformError, StoreError
-from ray_jobs.settings import Settings, variable
+from ray_jobs.settings import Settings, reachable, services_host, variable
 
 COMPONENTS = ("prefect", "worker", "mlflow", "ray")
 PORTS_OF = {
     "prefect": ("prefect",),
     "worker": (),
     "mlflow": ("mlflow",),
-    "ray": ("ray", "dashboard", "http"),
+    "ray": ("ray", "dashboard", "http", "metrics"),
 }
 LOCK_LIMIT_S = 180.0
 
@@ -60,6 +60,11 @@ class Platform:
         return any(p.alive for p in self.processes if p.name == name)
 
     @property
+    def metrics_url(self) -> str:
+        """Where Prometheus collects what services count."""
+        return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
+
+    @property
     def whole(self) -> bool:
         """Whether every process is still the one that was started."""
         return all(self.alive(name) for name in COMPONENTS)
@@ -69,15 +74,14 @@ def describe(
     settings: Settings, ports: Ports, ray_temp: str, processes: tuple[Process, ...]
 ) -> Platform:
     """The record of a platform with these ports and processes."""
-    # A server that listens on every address is reached on this one.
-    host = LOOPBACK if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+    console, services = reachable(settings.console_host), reachable(services_host(settings))
     return Platform(
-        prefect_api_url=f"http://{host}:{ports.prefect}/api",
-        prefect_ui=f"http://{host}:{ports.prefect}",
-        mlflow_tracking_uri=f"http://{host}:{ports.mlflow}",
+        prefect_api_url=f"http://{console}:{ports.prefect}/api",
+        prefect_ui=f"http://{console}:{ports.prefect}",
+        mlflow_tracking_uri=f"http://{console}:{ports.mlflow}",
         ray_address=f"{LOOPBACK}:{ports.ray}",
         dashboard_url=f"http://{LOOPBACK}:{ports.dashboard}",
-        services_url=f"http://{host}:{ports.http}",
+        services_url=f"http://{services}:{ports.http}",
         processes=processes,
         ports=ports,
         ray_temp=ray_temp,

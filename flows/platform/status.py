@@ -46,6 +46,7 @@ def _addresses(platform: Platform) -> dict[str, Any]:
         "ray_address": platform.ray_address,
         "dashboard_url": platform.dashboard_url,
         "services_url": platform.services_url,
+        "metrics_url": platform.metrics_url,
     }
 
 

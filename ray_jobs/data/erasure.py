@@ -25,6 +25,7 @@ from ray_jobs.data.snapshot import Shelf, Snapshot, described
 from ray_jobs.data.tables import SUFFIX, read_parquet, scan, write_parquet
 from ray_jobs.errors import ContractError, StoreError
 from ray_jobs.privacy import Key, buckets
+from ray_jobs.serving.forgetting import forget
 
 PIECES = ("ingest", "mend", "erase")  # stages whose results are pieces
 
@@ -50,6 +51,7 @@ class Receipt:
     pieces: list[str] = field(default_factory=list)  # readings of files, which went
     tables: list[str] = field(default_factory=list)  # what was made of them, which went
     repairs: int = 0  # mended rows that were theirs
+    answers: int = 0  # rows of what services predicted of them, and were told
     versions: list[str] = field(default_factory=list)  # models that had learnt from them
 
     @property
@@ -63,7 +65,7 @@ class Erasure:
 
     def __init__(self, learner: str, store_uri: str, key: Key):
         self._store, self._key = store_uri, key
-        self._pseudonym = key.pseudonym(learner)
+        self._pseudonym, self._alias = key.pseudonym(learner), key.alias(learner)
         self._bucket = int(buckets(pl.Series([learner]))[0])
         stone = Tombstone.of(learner, key)
         self._gone = Forgotten((stone,), key)
@@ -99,6 +101,7 @@ class Erasure:
     def remove(self) -> None:
         """Remove all that `rewrite` found; pieces last, since by them all else is found again."""
         self.receipt.repairs += self._scrubbed()
+        self.receipt.answers += forget(self._store, self._alias)
         snapshots = [store.join(self._store, SNAPSHOTS, name) for name in self.receipt.snapshots]
         for uri in [*self._made, *snapshots, *self._held]:
             _dropped(uri)

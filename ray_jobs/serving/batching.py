@@ -15,6 +15,10 @@ from typing import Any
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.predictor import predict
+from ray_jobs.serving.meters import Meters
+from ray_jobs.serving.problem import Problem
+
+MOST_COST = 2**21  # positions that may wait; about twenty seconds of the model
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,19 @@ class Waiting:
 class Batcher:
     """One model, one thread that runs it, and a queue of who waits."""
 
-    def __init__(self, model: Artifact, batch_cost: int = 16384):
+    def __init__(
+        self,
+        model: Artifact,
+        batch_cost: int = 16384,
+        *,
+        meters: Meters | None = None,
+        most_cost: int = MOST_COST,
+    ):
         self.model = model
         self.batch_cost = batch_cost
+        self.meters = meters
+        self.most_cost = most_cost
+        self.waiting_cost = 0  # of the queue
         self.queue: deque[Waiting] = deque()
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self.runner: asyncio.Task[None] | None = None
@@ -48,6 +62,10 @@ class Batcher:
         return outcomes
 
     async def _enqueued(self, examples: Sequence[Any], cost: int) -> list[Any]:
+        if self.waiting_cost > self.most_cost:
+            detail = "too many wait for this replica's model already; ask again in a second"
+            raise Problem(503, detail, headers=((b"retry-after", b"1"),))
+        self.waiting_cost += cost
         done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.queue.append(Waiting(examples, cost, done))
         if self.runner is None or self.runner.done():
@@ -69,6 +87,8 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while group := self._next():
             examples = [e for waiting in group for e in waiting.examples]
+            if self.meters:
+                self.meters.batches.append(len(examples))
             try:
                 outcomes = await loop.run_in_executor(self.thread, predict, self.model, examples)
             except Exception as error:  # noqa: BLE001 - each caller gets it; the runner lives on
@@ -82,6 +102,7 @@ class Batcher:
         cost = 0
         while self.queue and (not group or cost + self.queue[0].cost <= self.batch_cost):
             waiting = self.queue.popleft()
+            self.waiting_cost -= waiting.cost
             if not waiting.done.done():  # a client that left has cancelled it
                 group.append(waiting)
                 cost += waiting.cost

@@ -23,12 +23,14 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 from ray_jobs.errors import PlatformError, ServiceError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving.release import Release
+from ray_jobs.serving.site import Site
 
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
 POLL_S = 0.1
 ONGOING = 256  # requests a replica takes at once; more than a batch, so that batches fill
+BUSY = 32  # requests at once, above which one replica wants another beside it
 WARM_UP = 10  # requests before latencies count
 FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
@@ -55,7 +57,7 @@ def publish(
     release: Release,
     base_url: str,
     *,
-    key_file: str,
+    site: Site,
     resources: Resources,
     previous: Release | None = None,
 ) -> str:
@@ -71,14 +73,14 @@ def publish(
         log.info("%s version %s is live already", release.service, release.version)
         return url
     try:
-        return deploy(release, base_url, key_file=key_file, resources=resources)
+        return deploy(release, base_url, site=site, resources=resources)
     except ServiceError:
-        _put_back(release, previous, base_url, key_file=key_file, resources=resources)
+        _put_back(release, previous, base_url, site=site, resources=resources)
         raise
 
 
 def deploy(
-    release: Release, base_url: str, *, key_file: str, resources: Resources, name: str = ""
+    release: Release, base_url: str, *, site: Site, resources: Resources, name: str = ""
 ) -> str:
     """Start a release as an application and return its URL, once it alone answers there.
 
@@ -89,7 +91,7 @@ def deploy(
 
     name = name or release.service
     application = Deployment.options(
-        num_replicas=resources.replicas,
+        **_copies(resources),
         max_ongoing_requests=ONGOING,
         max_surge_percent=100,  # the new replica stands before the old one goes
         max_constructor_retry_count=1,  # what cannot load now cannot load in a second either
@@ -97,13 +99,22 @@ def deploy(
         health_check_period_s=5,
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.2,
-        logging_config=LoggingConfig(enable_access_log=False),
-    ).bind(asdict(release), name, key_file)
+        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
+    ).bind(asdict(release), name, site, alone=_copies(resources) == {"num_replicas": 1})
     target = serve.RunTarget(application, name=name, route_prefix=f"/{name}")
     serve.run_many([target], wait_for_applications_running=False)
     url = f"{base_url}/{name}"
     _await_live(name, url, release)
     return url
+
+
+def _copies(resources: Resources) -> dict[str, Any]:
+    """How many replicas there are, or between which numbers, as requests wait."""
+    least, most = resources.replicas, resources.most_replicas
+    if most <= least:
+        return {"num_replicas": least}
+    bounds = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": BUSY}
+    return {"autoscaling_config": bounds}
 
 
 def remove(name: str) -> None:
@@ -116,24 +127,25 @@ def remove(name: str) -> None:
 
 @contextlib.contextmanager
 def candidate(
-    release: Release, base_url: str, *, key_file: str, resources: Resources
+    release: Release, base_url: str, *, site: Site, resources: Resources
 ) -> Iterator[str]:
     """The URL of a release in a replica of its own, gone when the block ends."""
     name = f"candidate-{release.service}-{release.lineage[:8]}"
     try:
-        yield deploy(release, base_url, key_file=key_file, resources=resources, name=name)
+        yield deploy(release, base_url, site=site, resources=resources, name=name)
     finally:
         remove(name)
 
 
-def latencies_ms(url: str, release: Release, *, count: int = 100) -> list[float]:
-    """Round trips of single golden requests, one after another.
+def latencies_ms(url: str, release: Release, *, token: str, count: int = 100) -> list[float]:
+    """Round trips of single golden requests, one after another; `token` lets them in.
 
     Raises ServiceError when one of them is not answered.
     """
     bodies = [case["request"] for case in release.golden]
     taken: list[float] = []
-    with httpx.Client(timeout=30, trust_env=False) as client:
+    headers = {"authorization": f"Bearer {token}"}
+    with httpx.Client(timeout=30, trust_env=False, headers=headers) as client:
         for number in range(count + WARM_UP):
             begin = time.perf_counter()
             try:
@@ -163,7 +175,7 @@ def _put_back(
     previous: Release | None,
     base_url: str,
     *,
-    key_file: str,
+    site: Site,
     resources: Resources,
 ) -> None:
     """Make Serve want the previous release again, or nothing where there was none."""
@@ -171,7 +183,7 @@ def _put_back(
     try:
         if previous is not None and previous.lineage != failed.lineage:
             log.warning("%s stays on version %s", service, previous.version)
-            deploy(previous, base_url, key_file=key_file, resources=resources)
+            deploy(previous, base_url, site=site, resources=resources)
         elif live_version(f"{base_url}/{service}") is None:
             remove(service)
     except ServiceError:

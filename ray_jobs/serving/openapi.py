@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from ray_jobs.serving.feedback import FeedbackRequest, FeedbackResponse
 from ray_jobs.serving.release import Release
 from ray_jobs.verb import Verb
 
@@ -56,14 +58,24 @@ EXPLAIN = {
     "description": "add the reasons of each answer",
     "schema": {"type": "boolean", "default": False},
 }
+KEYS = {
+    "key": {"type": "http", "scheme": "bearer", "description": "of lyceum keys create"},
+}
+WITH_A_KEY: dict[str, Any] = {"security": [{"key": []}]}
+REFUSED = ("401", "403", "429")  # by the door
 STATE = {"type": "object", "required": ["status"], "properties": {"status": TEXT}}
 FAILURES = {
     "400": "not JSON",
+    "401": "no key, or none that is valid here",
+    "403": "a key that may not do this here",
+    "408": "the body did not arrive in time",
     "409": "a state of another version; send the history instead",
     "413": "too large",
+    "415": "another content type than application/json",
     "422": "does not fit the schema",
+    "429": "over the limit of the key; Retry-After says when to ask again",
     "500": "our fault",
-    "503": "not ready; try again",
+    "503": "not ready, or too busy; try again",
 }
 
 
@@ -71,6 +83,7 @@ def document(release: Release, verbs: Mapping[str, Verb], prefix: str) -> dict[s
     """The whole document; its paths are below the service's prefix."""
     models = [(verb.request, "validation") for verb in verbs.values()]
     models += [(verb.response, "serialization") for verb in verbs.values()]
+    models += [(FeedbackRequest, "validation"), (FeedbackResponse, "serialization")]
     _, schemas = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
     own = {"Problem": PROBLEM, "Stamp": STAMP, "Receipt": RECEIPT, "State": STATE}
     return {
@@ -83,9 +96,10 @@ def document(release: Release, verbs: Mapping[str, Verb], prefix: str) -> dict[s
         "servers": [{"url": prefix}],
         "paths": {
             **{f"/v1/{name}": {"post": _post(name, verb)} for name, verb in verbs.items()},
+            "/v1/feedback": {"post": _feedback()},
             **_gets(),
         },
-        "components": {"schemas": {**schemas["$defs"], **own}},
+        "components": {"schemas": {**schemas["$defs"], **own}, "securitySchemes": KEYS},
     }
 
 
@@ -124,30 +138,55 @@ def _gets() -> dict[str, Any]:
         if path == "readyz":
             responses |= _failures("503")
         name = path.removeprefix("v1/").removesuffix(".json")
-        paths[f"/{path}"] = {
-            "get": {"summary": summary, "operationId": name, "responses": responses}
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "operationId": name,
+            "responses": responses,
         }
+        if path == "v1/model":
+            operation |= WITH_A_KEY
+            responses |= _failures(*REFUSED)
+        paths[f"/{path}"] = {"get": operation}
     return paths
 
 
 def _post(name: str, verb: Verb) -> dict[str, Any]:
-    one, answer = _reference(verb.request.__name__), _reference(verb.response.__name__)
-    many = _list_of("instances", one)
+    answer = _reference(verb.response.__name__)
     answered = answer if verb.keeps else {"allOf": [answer, _reference("Receipt")]}
-    stamped = {"allOf": [{"oneOf": [answered, _list_of("answers", answered)]}, _reference("Stamp")]}
-    example = verb.request.model_json_schema()["examples"][0]
-    asked = {"schema": {"oneOf": [one, many]}, "example": example}
-    parameters = {"parameters": [EXPLAIN]} if verb.explanation else {}
     return {
         "summary": verb.summary,
         "operationId": name,
-        **parameters,
-        "requestBody": {"required": True, "content": {"application/json": asked}},
-        "responses": {
-            "200": {"description": "answered", "content": _content(stamped)},
-            **_failures("400", *(["409"] if verb.remembers else []), "413", "422", "500"),
-        },
+        **({"parameters": [EXPLAIN]} if verb.explanation else {}),
+        **_asked(verb.request),
+        **_answered(
+            {"oneOf": [answered, _list_of("answers", answered)]},
+            *(["409"] if verb.remembers else []),
+        ),
     }
+
+
+def _feedback() -> dict[str, Any]:
+    return {
+        "summary": (FeedbackRequest.__doc__ or "").strip(),
+        "operationId": "feedback",
+        **_asked(FeedbackRequest),
+        **_answered(_reference("FeedbackResponse")),
+    }
+
+
+def _asked(request: type[BaseModel]) -> dict[str, Any]:
+    """One request, or many, by whoever has a key."""
+    one, example = _reference(request.__name__), request.model_json_schema()["examples"][0]
+    asked = {"schema": {"oneOf": [one, _list_of("instances", one)]}, "example": example}
+    return {**WITH_A_KEY, "requestBody": {"required": True, "content": {"application/json": asked}}}
+
+
+def _answered(schema: dict[str, Any], *more: str) -> dict[str, Any]:
+    """What is said, and which model says so; or what may be wrong."""
+    stamped = {"allOf": [schema, _reference("Stamp")]}
+    wrong = sorted({"400", "408", "413", "415", "422", "500", "503", *REFUSED, *more})
+    answered = {"description": "answered", "content": _content(stamped)}
+    return {"responses": {"200": answered, **_failures(*wrong)}}
 
 
 def _list_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,20 @@ import orjson
 from pydantic import ValidationError
 
 CONTENT_TYPE = b"application/problem+json"
+LONGEST_PART = 200  # characters of a pointer: a refusal does not echo what it refuses
 SHOWN = 20  # of what is wrong with one request
 TITLES = {
     400: "Not JSON",
+    401: "No valid key",
+    403: "Not allowed",
     404: "No such route",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Another version",
     413: "Request too large",
+    415: "Not JSON",
     422: "Request does not fit the schema",
+    429: "Too many requests",
     500: "Internal error",
     503: "Not ready",
 }
@@ -37,15 +43,16 @@ class Problem(Exception):  # noqa: N818 - the standard's word
         self.errors = errors or []
         self.headers = headers
 
-    def body(self) -> bytes:
-        """The problem document."""
+    def body(self, *, error: bool = False) -> bytes:
+        """The problem document; with `error`, as clients of the v2 protocol read it too."""
         document = {
             "type": "about:blank",
             "title": TITLES[self.status],
             "status": self.status,
             "detail": self.detail,
         }
-        return orjson.dumps({**document, "errors": self.errors} if self.errors else document)
+        more = {"errors": self.errors} if self.errors else {}
+        return orjson.dumps({**document, **more, **({"error": self.detail} if error else {})})
 
 
 def invalid(error: ValidationError, prefix: str = "") -> Problem:
@@ -59,4 +66,5 @@ def invalid(error: ValidationError, prefix: str = "") -> Problem:
 
 def pointer(location: tuple[str | int, ...]) -> str:
     """A place in a JSON document; the two characters that pointers use are escaped."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    parts = (str(part)[:LONGEST_PART] for part in location)
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)

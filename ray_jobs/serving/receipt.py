@@ -1,7 +1,7 @@
 """Prediction ids: signed notes of what was predicted, so that feedback needs no look-up.
 
-An id holds version, time, pseudonym and predictions, readable by anyone and
-made only by holders of the installation's key.
+An id holds service, version, time, an alias of the learner, what was asked and what was
+predicted, readable by anyone and made only by holders of the installation's key.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -19,27 +21,55 @@ from ray_jobs.errors import ContractError
 from ray_jobs.privacy import Key
 
 KEPT = 16  # predictions in an id at most: it travels with every answer
+NONCE = 8  # bytes that tell two ids of one moment apart
 
 
 @dataclass(frozen=True)
 class Receipt:
     """What was predicted, when, by which version, for whom."""
 
+    id: str  # 16 hexadecimal digits, of this prediction alone
+    service: str
     version: str
     time_s: int  # unix seconds
-    learner: str | None  # pseudonym
-    predictions: list[float]  # the first of them, rounded
+    learner: str | None  # alias
+    predictions: list[Any]  # the first of them, rounded: a number each, or one for each class
+    rows: list[dict[str, Any]]  # what each was about, as a log tells it; empty: of no outcome
 
 
-def signed(key: Key, *, version: str, learner: str | None, predictions: Sequence[float]) -> str:
-    """A prediction id; the learner's own name is not in it."""
+def made(
+    key: Key,
+    *,
+    service: str,
+    version: str,
+    learner: str | None,
+    predictions: Sequence[Any],
+    rows: Sequence[dict[str, Any]] = (),
+) -> Receipt:
+    """The note of a prediction made now; the learner's own name is not in it."""
+    return Receipt(
+        id=os.urandom(NONCE).hex(),
+        service=service,
+        version=version,
+        time_s=int(time.time()),
+        learner=key.alias(learner) if learner else None,
+        predictions=[_rounded(p) for p in predictions[:KEPT]],
+        rows=list(rows[:KEPT]),
+    )
+
+
+def signed(key: Key, note: Receipt) -> str:
+    """A prediction id."""
     payload = orjson.dumps(
-        {
-            "v": version,
-            "t": int(time.time()),
-            "l": key.pseudonym(learner) if learner else None,
-            "p": [round(p, 4) for p in predictions[:KEPT]],
-        }
+        [
+            note.id,
+            note.service,
+            note.version,
+            note.time_s,
+            note.learner,
+            note.predictions,
+            note.rows,
+        ]
     )
     text = base64.urlsafe_b64encode(payload).decode().rstrip("=")
     return f"{text}.{key.signature(payload)}"
@@ -60,4 +90,15 @@ def verified(key: Key, prediction_id: str) -> Receipt:
             f"prediction_id {prediction_id[:40]!r} was not given out here; send it back as it came"
         )
     values = orjson.loads(payload)
-    return Receipt(values["v"], values["t"], values["l"], values["p"])
+    if not isinstance(values, list):
+        raise ContractError(
+            f"prediction_id {prediction_id[:40]!r} was given out by an earlier Lyceum, and says "
+            "too little for feedback"
+        )
+    return Receipt(*values)
+
+
+def _rounded(prediction: Any) -> Any:
+    if isinstance(prediction, list):
+        return [round(p, 4) for p in prediction]
+    return round(prediction, 6)

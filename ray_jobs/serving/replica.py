@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,72 @@ import torch
 from ray import serve
 
 from ray_jobs import artifact
-from ray_jobs.privacy import load_key
+from ray_jobs.privacy import Key, load_key
+from ray_jobs.serving import limits
+from ray_jobs.serving.door import Door
+from ray_jobs.serving.exporter import Exporter
+from ray_jobs.serving.feedback import Recorder
+from ray_jobs.serving.journal import Journal
+from ray_jobs.serving.keys import Keyring
+from ray_jobs.serving.meters import Meters
 from ray_jobs.serving.release import Release, verify
-from ray_jobs.serving.surface import Surface
+from ray_jobs.serving.site import Site
+from ray_jobs.serving.surface import House, Surface
+
+COLLECTED_AFTER = 50_000  # objects more than went
 
 
 class Replica:
     """One copy of one version. It cannot be told to serve another: publish replaces it."""
 
-    def __init__(self, release: dict[str, Any], prefix: str, key_file: str, threads: int = 1):
+    def __init__(
+        self,
+        release: dict[str, Any],
+        prefix: str,
+        site: Site,
+        *,
+        alone: bool = True,
+        threads: int = 1,
+    ):
         # More threads than cores of its own slow a small model and starve its neighbours.
         torch.set_num_threads(threads)
         self.release = Release(**release)
-        key = load_key(Path(key_file), make=False)
+        key = load_key(Path(site.key_file), make=False)
         model = artifact.fetched(self.release.artifact)
         verify(model, self.release)  # raising here keeps traffic on the old version
-        self.surface = Surface(model, self.release, key, prefix)
+        self.house = _house(self.release, key, site, alone=alone)
+        self.surface = Surface(model, self.release, key, prefix, house=self.house)
+        # What is there now stays: the collector need not look at it again and again, and what
+        # comes with requests mostly goes by itself.
+        gc.freeze()
+        gc.set_threshold(COLLECTED_AFTER, 20, 50)
+        self.exporter = Exporter(self.surface)
+        self.exporter.start()
 
     def __serve_build_asgi_app__(self) -> Surface:
         return self.surface
+
+    def __del__(self) -> None:
+        """Serve's way of saying that this replica has answered its last request."""
+        if house := getattr(self, "house", None):
+            house.journal.stop()
+            house.door.ring.stop()
+            self.exporter.stop()
+
+
+def _house(release: Release, key: Key, site: Site, *, alone: bool) -> House:
+    service = release.service
+    ring = Keyring(site.store)
+    ring.start()
+    journal = Journal(site.store, service, release.lineage)
+    journal.start()
+    spent = limits.alone() if alone else limits.shared(service)
+    return House(
+        door=Door(service, key, ring, spent),
+        journal=journal,
+        recorder=Recorder(site.store, service),
+        meters=Meters(),
+    )
 
 
 Deployment = serve.deployment(name="replica")(serve.ingress()(Replica))

@@ -25,9 +25,9 @@ from ray_jobs.families.knowledge.asking import (
     questions,
 )
 from ray_jobs.families.knowledge.batch import Asked
-from ray_jobs.families.knowledge.frame import COLUMNS, example, frame
+from ray_jobs.families.knowledge.frame import COLUMNS, SEPARATOR, example, frame
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
-from ray_jobs.verb import Explanation, Verb
+from ray_jobs.verb import Explanation, Logged, Verb
 
 
 class PredictRequest(Request):
@@ -77,6 +77,17 @@ def _predict_cost(request: PredictRequest) -> int:
     return request.told + len(request.candidates)
 
 
+def _logged(request: PredictRequest) -> list[dict[str, Any]]:
+    candidates = request.candidates
+    return [{"item": one.item, "skills": SEPARATOR.join(one.skills)} for one in candidates]
+
+
+def _credit(outcome: float | str, _vocabulary: Vocabulary) -> float:
+    if isinstance(outcome, str) or not 0 <= outcome <= 1:
+        raise ValueError("expected 1 for right, 0 for wrong, or partial credit between")
+    return outcome
+
+
 VERBS = {
     "predict": Verb(
         PredictRequest,
@@ -86,6 +97,7 @@ VERBS = {
         predict_answer,
         Explanation(reasons.cost, reasons.examples, reasons.reasons),
         remembers=True,
+        logged=Logged(_logged, "correct", _credit, "learner", "time"),
     ),
     "mastery": mastery.VERB,
     "next": practice.VERB,

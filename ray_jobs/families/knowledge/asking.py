@@ -158,10 +158,10 @@ class Past:
     @classmethod
     def of(cls, request: Request, vocabulary: Vocabulary) -> Past:
         """The past that a request tells."""
-        history = request.history
+        history, ids = request.history, vocabulary.item_ids
         sets = [vocabulary.skill_set(answer.skills) for answer in history]
         told = cls(
-            items=np.array([vocabulary.item(answer.item) for answer in history], np.int64),
+            items=np.array([ids.get(answer.item, UNSEEN) for answer in history], np.int64),
             skills=np.array([skill for skills in sets for skill in skills], np.int64),
             skill_counts=np.array([len(skills) for skills in sets], np.int64),
             correct=np.array([answer.correct for answer in history], np.float32),

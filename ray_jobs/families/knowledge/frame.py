@@ -17,7 +17,7 @@ from ray_jobs.data.moments import LATEST
 from ray_jobs.errors import ContractError
 from ray_jobs.families.knowledge.batch import History, examples
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
-from ray_jobs.frames import must_have, numbers, texts, values
+from ray_jobs.frames import Table, must_have, numbers, texts, values
 from ray_jobs.verb import Column
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def example(vocabulary: Vocabulary) -> dict[str, list[Any]]:
     }
 
 
-def frame(rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[History], NDArray[np.int64]]:
+def frame(
+    rows: pd.DataFrame | Table, vocabulary: Vocabulary
+) -> tuple[list[History], NDArray[np.int64]]:
     """Histories to predict, and (N,) the row of the frame each scored step belongs to.
 
     Known outcomes make one history per learner; each question makes one of its
@@ -83,7 +85,7 @@ def _asked(table: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
     return together.with_columns(name.alias("learner")).select(*table.columns, "scored")
 
 
-def _table(rows: pd.DataFrame) -> pl.DataFrame:
+def _table(rows: pd.DataFrame | Table) -> pl.DataFrame:
     must_have(rows, COLUMNS)
     table = pl.DataFrame(
         {
@@ -117,14 +119,14 @@ def _check(table: pl.DataFrame) -> None:
         )
 
 
-def _names(rows: pd.DataFrame, name: str) -> list[str | None]:
+def _names(rows: pd.DataFrame | Table, name: str) -> list[str | None]:
     found = texts(rows, name)
     if None in found:
         raise ContractError(f"row {found.index(None)}: {name} is empty; expected a name")
     return found
 
 
-def _skill_sets(rows: pd.DataFrame) -> list[list[str]]:
+def _skill_sets(rows: pd.DataFrame | Table) -> list[list[str]]:
     return [_skill_set(row, value) for row, value in enumerate(values(rows, "skills"))]
 
 

@@ -15,6 +15,7 @@ import polars as pl
 
 PADDING = 0
 UNSEEN = 1
+MOST_SETS = 1 << 16  # of skills that are remembered
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,18 @@ class Vocabulary:
 
     def skill_set(self, names: Iterable[str]) -> tuple[int, ...]:
         """Ids of a set of skills, ascending; unseen ones share one id."""
-        return tuple(sorted({self.skill_ids.get(name, UNSEEN) for name in names}))
+        asked = tuple(names)
+        found = self._skill_sets.get(asked)
+        if found is None:
+            found = tuple(sorted({self.skill_ids.get(name, UNSEEN) for name in asked}))
+            if len(self._skill_sets) < MOST_SETS:  # what clients make up must not fill memory
+                self._skill_sets[asked] = found
+        return found
+
+    @cached_property
+    def _skill_sets(self) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """Sets met before: the same few come with every answer."""
+        return {}
 
     def as_json(self) -> dict[str, Any]:
         return {"items": list(self.items), "skills": list(self.skills)}

@@ -19,7 +19,7 @@ from ray_jobs.families.tabular.batch import Row, Rows
 from ray_jobs.families.tabular.frame import columns, example, frame, outputs
 from ray_jobs.families.tabular.table import PREFIX
 from ray_jobs.families.tabular.vocabulary import Category, Number, Vocabulary
-from ray_jobs.verb import Explanation, Verb
+from ray_jobs.verb import Explanation, Logged, Verb
 
 GOLDEN = 4
 LONGEST = 512  # characters of a category
@@ -69,6 +69,7 @@ def verbs(vocabulary: Vocabulary) -> dict[str, Verb]:
                     _told(request), outcomes, words
                 ),
             ),
+            logged=Logged(lambda request: [_told(request)], "label", _outcome),
         )
     }
 
@@ -119,6 +120,18 @@ def _typical(column: Number | Category) -> float | str:
 def _told(request: Any) -> dict[str, Any]:
     told: dict[str, Any] = request.features.model_dump(by_alias=True)
     return told
+
+
+def _outcome(outcome: float | str, vocabulary: Vocabulary) -> float | str:
+    target = vocabulary.target
+    if target.kind == "number":
+        if isinstance(outcome, str):
+            raise ValueError("expected a number")
+        return outcome
+    name = outcome if isinstance(outcome, str) else f"{outcome:g}"
+    if name not in target.outcomes:
+        raise ValueError(f"expected one of {', '.join(target.outcomes[:20])}")
+    return name
 
 
 def _examples(request: Any, vocabulary: Vocabulary) -> list[Row]:

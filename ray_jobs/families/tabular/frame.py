@@ -12,7 +12,7 @@ from ray_jobs.errors import ContractError
 from ray_jobs.families.tabular.batch import Row, Rows
 from ray_jobs.families.tabular.table import PREFIX
 from ray_jobs.families.tabular.vocabulary import Vocabulary
-from ray_jobs.frames import numbers, texts
+from ray_jobs.frames import Table, numbers, texts
 from ray_jobs.verb import Column
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def example(vocabulary: Vocabulary) -> dict[str, list[Any]]:
     return found
 
 
-def frame(rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[Sequence[Row], NDArray[np.int64]]:
+def frame(
+    rows: pd.DataFrame | Table, vocabulary: Vocabulary
+) -> tuple[Sequence[Row], NDArray[np.int64]]:
     """Rows to predict, and (N,) the row of the frame each belongs to: its own.
 
     A feature that is no column of the frame is missing in every row. Raises

@@ -1,0 +1,145 @@
+"""The log of predictions: partitioned Parquet on the store, written behind the requests.
+
+It is for looking back, so it may lose what the last seconds held when a replica is
+killed, and drops rows rather than slow a request down; what it drops is counted.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import polars as pl
+
+from ray_jobs import store
+from ray_jobs.errors import LyceumError
+from ray_jobs.serving.receipt import Receipt
+
+log = logging.getLogger(__name__)
+
+FOLDER = "predictions"  # of the store
+FLUSH_S = 5.0
+MOST = 50_000  # entries that wait to be written
+SCHEMA = pl.Schema(
+    {
+        "id": pl.String(),  # of the prediction, in its prediction_id
+        "position": pl.Int32(),  # among the predictions of one answer
+        "time": pl.Float64(),  # unix seconds
+        "version": pl.String(),
+        "lineage": pl.String(),
+        "request": pl.String(),  # x-request-id
+        "key": pl.String(),  # id of the key that called
+        "learner": pl.String(),  # alias
+        "row": pl.String(),  # what it was about, as JSON
+        "prediction": pl.String(),  # as JSON: a number, or one for each class
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One answer."""
+
+    note: Receipt
+    request: str
+    key: str
+
+
+@dataclass
+class Journal:
+    """A replica's part of the log."""
+
+    store_uri: str
+    service: str
+    lineage: str
+    most: int = MOST
+    dropped: int = 0
+    written: int = 0
+    entries: list[Entry] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _failing: bool = False
+
+    def add(self, entry: Entry) -> None:
+        """Remember one answer; where too many wait already, count it as dropped."""
+        if len(self.entries) >= self.most:
+            self.dropped += 1
+        else:
+            self.entries.append(entry)
+
+    def start(self) -> None:
+        """Write every few seconds from now on."""
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, and no more."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(FLUSH_S)
+
+    def flush(self) -> None:
+        """Write what waits now; what cannot be written waits on, and the reason is logged once."""
+        taken, self.entries = self.entries, []
+        if not taken:
+            return
+        try:
+            write(self.store_uri, FOLDER, self.service, table(taken, self.lineage))
+        except (LyceumError, OSError) as error:
+            if not self._failing:
+                log.warning("predictions wait to be written: %s", error)
+            self._failing = True
+            space = max(0, self.most - len(self.entries))
+            self.dropped += len(taken[space:])
+            self.entries = taken[:space] + self.entries
+        else:
+            self._failing = False
+            self.written += len(taken)
+
+    def _write(self) -> None:
+        while not self._stop.wait(FLUSH_S):
+            self.flush()
+        self.flush()
+
+
+def table(entries: Iterable[Entry], lineage: str) -> pl.DataFrame:
+    """A row for each prediction."""
+    rows = [
+        {
+            "id": entry.note.id,
+            "position": position,
+            "time": float(entry.note.time_s),
+            "version": entry.note.version,
+            "lineage": lineage,
+            "request": entry.request,
+            "key": entry.key,
+            "learner": entry.note.learner,
+            "row": as_json(entry.note.rows[position]) if entry.note.rows else None,
+            "prediction": as_json(prediction),
+        }
+        for entry in entries
+        for position, prediction in enumerate(entry.note.predictions)
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def write(store_uri: str, folder: str, service: str, rows: pl.DataFrame) -> None:
+    """Put rows beside those that are there, in a file of their own, under today's date."""
+    now = datetime.now(UTC)
+    name = f"{now:%H%M%S}-{time.monotonic_ns():x}-{os.urandom(6).hex()}.parquet"
+    data = io.BytesIO()
+    rows.write_parquet(data)
+    uri = store.join(store_uri, folder, service, f"date={now:%Y-%m-%d}", name)
+    store.write_bytes(uri, data.getvalue())
+
+
+def as_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
