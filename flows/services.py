@@ -1,4 +1,7 @@
-"""Services as a person steers them: what there is, promote, roll back, put live again."""
+"""Services as a person steers them: what there is, promote, roll back, put live again.
+
+Whoever moves an alias in MLflow steers them too: `reconcile` does what `promote` does.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from typing import Any
 
 from mlflow.entities.model_registry import RegisteredModel
 
+from flows.audit import RECONCILER, record
 from flows.platform import Platform
 from flows.platform import status as platform_status
 from flows.platform.locks import held, lock
 from flows.platform.traffic import Traffic, traffic
 from ray_jobs.cluster import Cluster, joined, services_url
-from ray_jobs.errors import LyceumError, UsageError
+from ray_jobs.errors import LyceumError, PlatformError, RemoteError, StoreError, UsageError
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy
 from ray_jobs.serving.release import Release
@@ -71,13 +75,14 @@ def promote(settings: Settings, service: str, version: int) -> str:
     Raises UsageError when there is none that may serve, ServiceError when it cannot be
     served: the champion then stays who it was, and stays live.
     """
-    mlflow = Registry.at(settings)
-    _known(mlflow, service)
-    with (
-        _alone(settings, service, f"promotion of version {version}"),
-        connection.answering(mlflow.uri),
-    ):
-        return _promoted(settings, mlflow, service, version)
+    with record(settings, "promote", service, version=version):
+        mlflow = Registry.at(settings)
+        _known(mlflow, service)
+        with (
+            _alone(settings, service, f"promotion of version {version}"),
+            connection.answering(mlflow.uri),
+        ):
+            return _promoted(settings, mlflow, service, version)
 
 
 def rollback(settings: Settings, service: str) -> str:
@@ -85,16 +90,39 @@ def rollback(settings: Settings, service: str) -> str:
 
     Raises UsageError when there was none before.
     """
+    with record(settings, "rollback", service) as details:
+        mlflow = Registry.at(settings)
+        _known(mlflow, service)
+        with _alone(settings, service, "rollback"):
+            before = registry.find(mlflow.client, service, registry.PREVIOUS)
+            if before is None:
+                raise UsageError(
+                    f"service {service!r} had no champion before this one; choose a version with "
+                    f"lyceum promote {service} VERSION"
+                )
+            details["version"] = before.version
+            return _promoted(settings, mlflow, service, before.version)
+
+
+def reconcile(settings: Settings, service: str) -> str:
+    """Put the champion live that somebody crowned in MLflow; says what it did.
+
+    One that is refused says why in its tag `refused`, and the one that is live is
+    champion again. Raises the error it is refused with; PlatformError or RemoteError
+    where something does not answer, and then nobody is refused.
+    """
     mlflow = Registry.at(settings)
-    _known(mlflow, service)
-    with _alone(settings, service, "rollback"):
-        before = registry.find(mlflow.client, service, registry.PREVIOUS)
-        if before is None:
-            raise UsageError(
-                f"service {service!r} had no champion before this one; choose a version with "
-                f"lyceum promote {service} VERSION"
-            )
-        return _promoted(settings, mlflow, service, before.version)
+    with (
+        _alone(settings, service, "a change of the champion by hand"),
+        connection.answering(mlflow.uri),
+    ):
+        # What led here may be over: whoever had the lock may have seen to it.
+        crowned = registry.find(mlflow.client, service, registry.CHAMPION)
+        if crowned is None or _answers(settings, mlflow, crowned):
+            return f"{service}: nothing to do any more"
+        about = {"version": crowned.version, "lineage": crowned.lineage}
+        with record(settings, "reconcile", service, who=RECONCILER, **about):
+            return _followed(settings, mlflow, crowned)
 
 
 def republish(settings: Settings, platform: Platform) -> Iterator[str]:
@@ -106,33 +134,68 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
         http_port=platform.ports.http,
     )
     rows = listed(here)
-    waiting = [r for r in rows if r["champion"] and r["live"] != str(r["champion"])]
+    waiting = [r["service"] for r in rows if r["champion"] and r["live"] != str(r["champion"])]
     if not waiting:
         return
     mlflow = Registry.at(here)
     with joined(here) as cluster:
-        for row in waiting:
-            name, version = row["service"], row["champion"]
+        for name in waiting:
             try:
-                where = _live(here, cluster, _release(mlflow, name, version), None)
+                with _alone(here, name, "start of the platform"):
+                    release = _release(mlflow, name, registry.CHAMPION)
+                    where = _live(here, cluster, release, None)
             except LyceumError as error:
                 # One broken service must not keep the others away.
                 yield f"    service {name} is not live: {error}"
             else:
-                yield f"    service {name}, version {version}{where}"
+                yield f"    service {name}, version {release.version}{where}"
 
 
 def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) -> str:
-    release = _release(mlflow, service, version)
-    release.refuse_barred()
     before = registry.find(mlflow.client, service, registry.CHAMPION)
-    where = NOT_LIVE
-    if settings.ray_address:
-        previous = _release(mlflow, service, before.version) if before else None
-        with joined(settings) as cluster:
-            where = _live(settings, cluster, release, previous)
+    where = _served(settings, mlflow, service, version, before)
     registry.crown(mlflow.client, service, version)
     return f"{service}: version {version} is champion{where}"
+
+
+def _followed(settings: Settings, mlflow: Registry, crowned: registry.Version) -> str:
+    service, client = crowned.service, mlflow.client
+    answers = deploy.live_version(f"{services_url(settings)}/{service}")
+    live = registry.find(client, service, answers) if answers else None
+    try:
+        where = _served(settings, mlflow, service, crowned.version, live)
+    except (PlatformError, RemoteError):
+        raise  # of which no version is guilty
+    except LyceumError as error:
+        registry.refuse(client, crowned, str(error), live)
+        raise
+    registry.follow(client, crowned, live)
+    return f"{service}: version {crowned.version} was crowned by hand{where}"
+
+
+def _served(
+    settings: Settings,
+    mlflow: Registry,
+    service: str,
+    version: int,
+    before: registry.Version | None,
+) -> str:
+    """Put a version live, where Ray lasts, in the place of another; where it is now."""
+    release = _release(mlflow, service, version)
+    release.refuse_barred()
+    if not settings.ray_address:
+        return NOT_LIVE
+    previous = _release(mlflow, service, before.version) if before else None
+    with joined(settings) as cluster:
+        return _live(settings, cluster, release, previous)
+
+
+def _answers(settings: Settings, mlflow: Registry, version: registry.Version) -> bool:
+    try:
+        release = _release(mlflow, version.service, version.version)
+    except LyceumError:
+        return False  # it is told when it is to be served
+    return deploy.is_live(f"{services_url(settings)}/{version.service}", release)
 
 
 def _alone(settings: Settings, service: str, what: str) -> AbstractContextManager[None]:
@@ -170,10 +233,17 @@ def _known(mlflow: Registry, service: str) -> None:
         raise UsageError(f"no service {service!r}; {there}")
 
 
-def _release(mlflow: Registry, service: str, version: int) -> Release:
-    found = registry.resolve(mlflow.client, service, version)
+def _release(mlflow: Registry, service: str, which: str | int) -> Release:
+    found = registry.resolve(mlflow.client, service, which)
     if RELEASE not in found.tags:
         raise UsageError(
-            f"version {version} of {service!r} was only half registered; run its recipe again"
+            f"version {found.version} of {service!r} was only half registered; run its recipe again"
         )
-    return Release.load(found.tags[RELEASE])
+    try:
+        release = Release.load(found.tags[RELEASE])
+        Resources(**release.resources)
+    except TypeError as error:
+        raise StoreError(
+            f"{found.tags[RELEASE]} is no release of this Lyceum ({error}); run its recipe again"
+        ) from error
+    return release

@@ -32,11 +32,13 @@ from tasks.tracking import LINEAGE
 log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+REFUSED = "refused"  # version tag: why it did not go live when it was crowned by hand
 ERASED = "erased"  # tag of versions and runs: an erasure after they had learnt from its learner
 MOST = 10_000  # versions, or runs, of the same data
 PARENT = "parent"  # version tag: lineage of the version that its training began from
 HEADLINE = "headline"  # version tag: which of its tags is the figure that the gate read
 TEXT = "text"  # the one kind of column that MLflow may check
+LONGEST = 1000  # characters of a reason
 DESCRIPTION = (
     "Models of the service `{0.service}`, of the family `{0.family}`. `champion` is the one that "
     "serves, `challenger` the latest candidate, `previous` the champion before."
@@ -139,8 +141,31 @@ def crown(client: MlflowClient, service: str, version: int) -> Version:
     if before is not None and before.version != version:
         client.set_registered_model_alias(service, PREVIOUS, str(before.version))
     client.set_registered_model_alias(service, CHAMPION, str(version))
+    _absolve(client, chosen)
     log.info("%s: version %d is champion", service, version)
     return chosen
+
+
+def follow(client: MlflowClient, crowned: Version, before: Version | None) -> None:
+    """After a version that somebody crowned by hand went live: keep the one before at hand.
+
+    `before` is the one that was live. Whoever has crowned another meanwhile is not undone.
+    """
+    if before is not None and before.version != crowned.version:
+        client.set_registered_model_alias(crowned.service, PREVIOUS, str(before.version))
+    _absolve(client, crowned)
+
+
+def refuse(client: MlflowClient, crowned: Version, reason: str, live: Version | None) -> None:
+    """Tell on a version that was crowned by hand why it does not serve; who is live is champion.
+
+    Where nobody is, there is none to give the alias back to, and it stays.
+    """
+    service, number = crowned.service, str(crowned.version)
+    client.set_model_version_tag(service, number, REFUSED, reason[:LONGEST])
+    now = find(client, service, CHAMPION)
+    if live is not None and now is not None and now.version == crowned.version:
+        client.set_registered_model_alias(service, CHAMPION, str(live.version))
 
 
 def find(client: MlflowClient, service: str, which: str | int) -> Version | None:
@@ -181,6 +206,12 @@ def signature_of(api: Api, vocabulary: Any) -> ModelSignature:
     ]
     outputs = [ColSpec(DataType.double, name) for name in api.outputs(vocabulary)]
     return ModelSignature(inputs=Schema([*inputs]), outputs=Schema([*outputs]))
+
+
+def _absolve(client: MlflowClient, version: Version) -> None:
+    """Take back what an earlier refusal said of a version that serves now."""
+    if REFUSED in version.tags:
+        client.delete_model_version_tag(version.service, str(version.version), REFUSED)
 
 
 def _of_lineage(client: MlflowClient, service: str, lineage: str) -> ModelVersion | None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.families.knowledge.batch import (
+    Asked,
     Batch,
     History,
     collate,
@@ -106,6 +107,22 @@ def test_counts_equal_a_slow_and_obvious_reading_of_earlier_answers(logs: list[l
     for row, log in enumerate(logs):
         expected = np.array(slow_counts(log))
         np.testing.assert_allclose(batch.counts[row, : len(log)], expected, atol=1e-5)
+
+
+@given(st.lists(steps(), min_size=1, max_size=4), steps(longest=3))
+@settings(deadline=None)
+def test_what_is_asked_changes_no_count_of_what_was_answered(
+    logs: list[list[Step]], asked: list[Step]
+) -> None:
+    histories, questions = [history_of(log) for log in logs], history_of(asked)
+    with_questions = collate(
+        [
+            Asked(one, questions.items, questions.skills, questions.skill_counts, now=np.nan)
+            for one in histories
+        ],
+        VOCABULARY,
+    )
+    assert torch.equal(with_questions.counts, collate(histories, VOCABULARY).counts)
 
 
 def test_counts_hold_over_histories_longer_than_the_memory_of_a_decayed_mean() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from ray_jobs.families.knowledge.counts import asked_counts, causal_counts
 from ray_jobs.families.knowledge.tallies import NO_TALLIES, Tallies, tallied
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
+Places = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns of a padded table
 KEEPING = 50  # positions that it takes as long as, to pack what is kept
 
 
@@ -167,15 +169,14 @@ def collate(
         correct=_padded(answers.correct, where, shape),
         mask=_padded(np.ones(len(answers.items), np.bool_), where, shape),
         scored=_padded(scored, where, shape),
-        counts=_padded(causal_counts(answers, before), where, shape),
         learners=len(histories),
-        questions=_questions(asked, answers, lengths, before) if asked else None,
+        **_counted(asked, answers, lengths, before, where, shape),
         **_before(carried, shape[0]),
         keeps=bool(kept),
     )
 
 
-def _before(carried: Sequence[Carried | None], rows: int) -> dict[str, Tensor]:
+def _before(carried: Sequence[Carried | None], rows: int) -> dict[str, Any]:
     """Fields of a batch that tell of what went before; none where nothing did."""
     given = [(row, one) for row, one in enumerate(carried) if one is not None]
     if not given:
@@ -194,13 +195,27 @@ def counted(history: History, carried: Carried | None) -> Tallies:
     return tallied(answers, carried.tallies if carried else NO_TALLIES)
 
 
-def _questions(
+def _counted(
     asked: Sequence[Asked],
     answers: Answers,
     lengths: NDArray[np.int64],
     before: Sequence[Tallies],
-) -> Questions:
-    """Pad what is asked after the answers of as many learners."""
+    where: Places,
+    shape: tuple[int, int],
+) -> dict[str, Any]:
+    """Fields of a batch that hold what is counted, and what is asked where something is."""
+    if not asked:
+        return {"counts": _padded(causal_counts(answers, before), where, shape)}
+    questions, places = _asked_end_to_end(asked, lengths)
+    counts, theirs = asked_counts(answers, questions, before)
+    return {
+        "counts": _padded(counts, where, shape),
+        "questions": _questions(questions, theirs, places, len(asked)),
+    }
+
+
+def _asked_end_to_end(asked: Sequence[Asked], lengths: NDArray[np.int64]) -> tuple[Answers, Places]:
+    """Questions after the answers of as many learners, and where they stand in a table."""
     sizes = np.array([len(one.items) for one in asked], np.int64)
     total, skill_counts = int(sizes.sum()), np.concatenate([one.skill_counts for one in asked])
     learner = np.repeat(np.arange(len(asked)), sizes)
@@ -214,14 +229,19 @@ def _questions(
         skill_counts=skill_counts,
         owner=np.repeat(np.arange(total), skill_counts),
     )
-    where = (learner, np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes))
-    shape = (rounded(len(asked)), rounded(int(sizes.max())))
-    counts = asked_counts(answers, questions, before)
+    return questions, (learner, np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes))
+
+
+def _questions(
+    questions: Answers, counts: NDArray[np.float32], where: Places, learners: int
+) -> Questions:
+    """Pad what is asked of some learners."""
+    shape = (rounded(learners), rounded(int(where[1].max(initial=-1)) + 1))
     return Questions(
         items=_padded(questions.items, where, shape),
         skills=_padded_sets(questions, where, shape),
         counts=_padded(counts, where, shape),
-        mask=_padded(np.ones(total, np.bool_), where, shape),
+        mask=_padded(np.ones(len(questions.items), np.bool_), where, shape),
     )
 
 
@@ -288,9 +308,7 @@ def _end_to_end(histories: Sequence[History], lengths: NDArray[np.int64]) -> Ans
     )
 
 
-def _padded_sets(
-    answers: Answers, where: tuple[NDArray[np.int64], NDArray[np.int64]], shape: tuple[int, int]
-) -> Tensor:
+def _padded_sets(answers: Answers, where: Places, shape: tuple[int, int]) -> Tensor:
     """Skill sets (*shape, K); padding holds 0."""
     starts = np.cumsum(answers.skill_counts) - answers.skill_counts
     within = np.arange(len(answers.skills)) - starts[answers.owner]
@@ -302,7 +320,7 @@ def _padded_sets(
 
 def _padded(
     values: NDArray[np.generic],
-    where: tuple[NDArray[np.int64], NDArray[np.int64]],
+    where: Places,
     shape: tuple[int, int],
 ) -> Tensor:
     padded = np.zeros((*shape, *values.shape[1:]), values.dtype)

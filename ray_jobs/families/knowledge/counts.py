@@ -41,34 +41,73 @@ def causal_counts(answers: Answers, before: Sequence[Tallies] = ()) -> NDArray[n
     tags, first = _past(later, skill_key, answers.owner, begun.skills)
     by_item, _ = _past(later, _item_key(answers, begun.size), everyone, begun.items)
     overall, _ = _past(later, answers.learner, everyone, begun.overall)
-    new = first & ~begun.skills.found(skill_key)[1]
-    met = _per_answer(answers, new[:, None].astype(np.float64))[:, 0]
-    skills = _sum_before(met, everyone - answers.step) + begun.met[answers.learner]
+    skills = _met_before(answers, first & ~begun.skills.found(skill_key)[1], begun)
     return _features(answers, tags, by_item, overall, skills)
 
 
 def asked_counts(
     answers: Answers, questions: Answers, before: Sequence[Tallies] = ()
-) -> NDArray[np.float32]:
-    """Count features of Q questions, (Q, C): each looks at all answers of its learner.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Count features of N answers, (N, C), and of Q questions, (Q, C), that come after them.
 
-    They are what `causal_counts` says of one that is the learner's next step. `before` tells
-    of each learner what was counted before those answers; without it, nothing was.
+    Those of answers are `causal_counts`; a question's look at all answers of its learner, as if
+    it were the next step, and at no other question. Both at once, since they count the same.
     """
     every, known = _joined(answers, questions), len(answers.items)
     begun = _Begun.of(every, before)
     every = begun.later(every)
-    skill_key = _skill_key(every, begun.size)
-    tags = _last_of_each(every, skill_key, every.owner, len(answers.owner), begun.skills)
+    skill_key, tagged = _skill_key(every, begun.size), len(answers.owner)
+    tags = _Both.of(every, skill_key, every.owner, tagged, begun.skills)
     everything = np.arange(len(every.items))
-    by_item = _last_of_each(every, _item_key(every, begun.size), everything, known, begun.items)
-    of_all = _last_of_each(every, every.learner, everything, known, begun.overall)
+    item_key = _item_key(every, begun.size)
+    by_item = _Both.of(every, item_key, everything, known, begun.items)
+    of_all = _Both.of(every, every.learner, everything, known, begun.overall)
+    seen = begun.skills.found(skill_key[:tagged])[1]
+    earlier = _met_before(answers, tags.first & ~seen, begun)
     # One entry for each pair of learner and skill, so that each skill counts once.
-    met = np.unique(skill_key[: len(answers.owner)])
-    new = met[~begun.skills.found(met)[1]] // begun.size
-    counted = begun.met + np.bincount(new, minlength=len(begun.met))
-    known_skills = counted[questions.learner].astype(np.float64)
-    return _features(questions, tags, by_item, of_all, known_skills)
+    new = skill_key[:tagged][tags.first & ~seen] // begun.size
+    met = begun.met + np.bincount(new, minlength=len(begun.met))
+    return (
+        _features(answers, tags.answers, by_item.answers, of_all.answers, earlier),
+        _features(
+            questions,
+            tags.questions,
+            by_item.questions,
+            of_all.questions,
+            met[questions.learner].astype(np.float64),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Both:
+    """`_past` of answers, and of the questions after them, of which none is a past of another."""
+
+    answers: NDArray[np.float64]  # (M, PAST)
+    first: NDArray[np.bool_]  # (M,) no earlier entry has its key
+    questions: NDArray[np.float64]  # (Q, PAST)
+
+    @classmethod
+    def of(
+        cls,
+        every: Answers,
+        key: NDArray[np.int64],
+        owner: NDArray[np.int64],
+        known: int,
+        seeds: Seeds,
+    ) -> _Both:
+        """Of entries about answers, and from `known` on about questions."""
+        _, first, again = np.unique(key[known:], return_index=True, return_inverse=True)
+        kept = np.concatenate([np.arange(known), known + first])
+        past, fresh = _past(every, key[kept], owner[kept], seeds)
+        return cls(past[:known], fresh[:known], past[known:][again])
+
+
+def _met_before(answers: Answers, new: NDArray[np.bool_], begun: _Begun) -> NDArray[np.float64]:
+    """(N,) how many skills each answer's learner had practised before it."""
+    met = _per_answer(answers, new[:, None].astype(np.float64))[:, 0]
+    begins = np.arange(len(answers.items)) - answers.step
+    return _sum_before(met, begins) + begun.met[answers.learner]
 
 
 @dataclass(frozen=True)
@@ -148,21 +187,6 @@ def _item_key(answers: Answers, size: int) -> NDArray[np.int64]:
     unseen = np.flatnonzero(answers.items == UNSEEN)
     key[unseen] = -1 - unseen
     return key
-
-
-def _last_of_each(
-    every: Answers,
-    key: NDArray[np.int64],
-    owner: NDArray[np.int64],
-    known: int,
-    seeds: Seeds,
-) -> NDArray[np.float64]:
-    """`_past` of the entries from `known` on, of which none is a past of another."""
-    _, first, again = np.unique(key[known:], return_index=True, return_inverse=True)
-    kept = np.concatenate([np.arange(known), known + first])
-    past, _ = _past(every, key[kept], owner[kept], seeds)
-    last: NDArray[np.float64] = past[known:][again]
-    return last
 
 
 def _past(
