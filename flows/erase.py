@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
+from flows.audit import record
 from flows.platform.locks import held, lock, nobody_runs
 from ray_jobs import manifest
 from ray_jobs.data.erasure import Erasure, Receipt
@@ -29,9 +31,17 @@ def erase(settings: Settings, learner: str) -> Receipt:
     learner = learner.strip()
     if not learner:
         raise UsageError("no learner named; give the id as the logs have it")
+    with record(settings, "erase", "a learner") as details:
+        receipt = _erased(settings, learner, details)
+        details["versions"] = receipt.versions
+    return receipt
+
+
+def _erased(settings: Settings, learner: str, details: dict[str, Any]) -> Receipt:
     manifest.check(settings.store_uri)
     mlflow = Registry.at(settings)
     erasure = Erasure(learner, settings.store_uri, load_key(settings.key_file))
+    details["receipt"] = erasure.receipt.learner
     with (
         held(lock(settings, "data", "erase"), "another erasure", lambda who: log.info("%s", who)),
         nobody_runs(settings, "erase"),

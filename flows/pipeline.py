@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows import audit
 from flows.holding import Ray, alone
 from flows.request import resolve
 from ray_jobs import manifest
@@ -281,16 +282,21 @@ class Story:
             self.progress.skipped("publish", why)
             record.crown(self.mlflow, judged.release)
             return None
-        with self.progress.stage("publish"):
+        here, release = self.run.settings, judged.release
+        number, lineage = int(release.version), release.lineage
+        with (
+            self.progress.stage("publish"),
+            audit.record(here, "publish", release.service, version=number, lineage=lineage),
+        ):
             endpoint = go_live(
-                judged.release,
+                release,
                 self.ray.cluster,
-                site=Site.of(self.run.settings),
+                site=Site.of(here),
                 resources=self.run.recipe.resources,
                 previous=judged.champion,
             )
             # Only what answers is champion: a version that cannot go live changes nothing.
-            record.crown(self.mlflow, judged.release)
+            record.crown(self.mlflow, release)
             return endpoint
 
     def links(self, run_id: str, endpoint: str | None) -> dict[str, str]:

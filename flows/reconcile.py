@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from flows.platform.environment import run_folder
+from flows.platform import record
 from flows.platform.locks import lock, taken
 from ray_jobs import settings as installation
 from ray_jobs.cluster import services_url
@@ -162,13 +162,13 @@ class Reconciler:
         base = services_url(self.settings)
         try:
             answer = self.http.get(f"{base}/{service}/healthz")
-            told: dict[str, str] = answer.json() if answer.is_success else {}
-        except httpx.TransportError as error:
+            told = answer.json() if answer.is_success else {}
+        except (httpx.TransportError, ValueError) as error:
             self._away(base, f"no service answers at {base} ({error}); asking on")
             return None
         self._answers_again(base)
-        whole = {"version", "lineage"} <= told.keys()
-        return Version(told["version"], told["lineage"]) if whole else None
+        ours = isinstance(told, dict) and {"version", "lineage"} <= told.keys()
+        return Version(told["version"], told["lineage"]) if ours else None
 
     def _tell(self, about: str, words: str) -> None:
         """A line for the log, unless it is what was told last."""
@@ -212,18 +212,13 @@ def settle_aside(settings: Settings, service: str) -> Settled:
     return Settled(said[0], again=done.returncode == AGAIN)
 
 
-def looked_file(home: Path) -> Path:
-    """Written when a reconciler has looked for the first time."""
-    return run_folder(home) / "reconciler"
-
-
 def watch(settings: Settings) -> None:
     """Look every few seconds, for as long as the platform is up."""
     with httpx.Client(timeout=ASKING_S, trust_env=False) as http:
         reconciler = Reconciler(settings, http, settle_aside)
         while not reconciler.look():
             time.sleep(POLL_S)
-        looked_file(settings.home).touch()
+        record.reconciler_file(settings.home).touch()
         while True:
             time.sleep(POLL_S)
             reconciler.look()

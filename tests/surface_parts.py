@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 import torch
+import uvicorn
 
 from ray_jobs import artifact
 from ray_jobs.artifact import Artifact
@@ -91,3 +95,22 @@ def question(i: int) -> dict[str, Any]:
 
 def request(n: int = 3, candidates: int = 1) -> dict[str, Any]:
     return {"history": past(n), "candidates": [question(i) for i in range(candidates)]}
+
+
+@contextmanager
+def listening(app: Surface) -> Iterator[str]:
+    """The URL of a service that answers over a socket, until the block ends."""
+    with socket.socket() as heard:
+        heard.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="critical", lifespan="off")  # type: ignore[arg-type]
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([heard],), daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{heard.getsockname()[1]}/{SERVICE}"
+        finally:
+            server.should_exit = True
+            thread.join(10)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from flows.platform.environment import (
 )
 from flows.platform.ports import InnerPorts
 from flows.platform.processes import MARK, platform_mark
-from flows.platform.record import Platform
+from flows.platform.record import Platform, reconciler_file
 from ray_jobs import store
 from ray_jobs.settings import Settings, services_host
 
@@ -53,12 +54,13 @@ class Component:
 
 
 def components(settings: Settings, platform: Platform, inner: InnerPorts) -> list[Component]:
-    """The four components of a platform, in the order they should start."""
+    """The components of a platform, in the order they should start."""
     return [
         _prefect(settings, platform),
         _ray(settings, platform, inner),
         _mlflow(settings, platform),
         _worker(settings, platform),
+        _reconciler(settings, platform),
     ]
 
 
@@ -138,6 +140,7 @@ def _mlflow(settings: Settings, platform: Platform) -> Component:
         "--host": settings.console_host,
         "--port": str(platform.ports.mlflow),
         "--workers": "1",
+        "--uvicorn-opts": "--no-access-log",  # the reconciler alone asks every few seconds
     }
     words = [word for option in options.items() for word in option]
     return Component(
@@ -187,6 +190,18 @@ def _ray(settings: Settings, platform: Platform, inner: InnerPorts) -> Component
 
 def _module(name: str, *words: str) -> list[str]:
     return [sys.executable, "-m", name, *words]
+
+
+def _reconciler(settings: Settings, platform: Platform) -> Component:
+    path, since = reconciler_file(settings.home), time.time()
+    return Component(
+        name="reconciler",
+        command=_module("flows.reconcile"),
+        environment=_environment(settings, platform, "reconciler") | platform.environment(),
+        ready=lambda: path.exists() and path.stat().st_mtime > since,
+        where="the alias champion",
+        after="ray",
+    )
 
 
 def _environment(settings: Settings, platform: Platform, component: str) -> dict[str, str]:

@@ -20,12 +20,13 @@ from ray_jobs import store
 from ray_jobs.errors import PlatformError, StoreError
 from ray_jobs.settings import Settings, reachable, services_host, variable
 
-COMPONENTS = ("prefect", "worker", "mlflow", "ray")
+COMPONENTS = ("prefect", "worker", "mlflow", "ray", "reconciler")
 PORTS_OF = {
     "prefect": ("prefect",),
     "worker": (),
     "mlflow": ("mlflow",),
     "ray": ("ray", "dashboard", "http", "metrics"),
+    "reconciler": (),
 }
 LOCK_LIMIT_S = 180.0
 
@@ -149,6 +150,11 @@ def try_locked(home: Path) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         yield taken(file.fileno())
+
+
+def reconciler_file(home: Path) -> Path:
+    """Touched by a reconciler that has looked at every service for the first time."""
+    return run_folder(home) / "reconciler"
 
 
 def _file(home: Path) -> Path:

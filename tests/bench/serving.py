@@ -1,6 +1,6 @@
 """Our service beside LitServe: the same network, machine and requests, in turns.
 
-`python -m tests.bench.serving` (LitServe from `pip install -e '.[bench]'`) asks each with 32
+`python -m tests.bench.serving` asks each with 32
 connections that stay open, requests of 50 answers, five times in turns, and prints medians.
 "Whole" is a service as it is published: keys, limits, validation, metrics, log of
 predictions; "bare" the same without all but validation.
