@@ -107,22 +107,23 @@ def rollback(settings: Settings, service: str) -> str:
 def reconcile(settings: Settings, service: str) -> str:
     """Put the champion live that somebody crowned in MLflow; says what it did.
 
-    One that is refused says why in its tag `refused`, and the one that is live is
-    champion again. Raises the error it is refused with; PlatformError or RemoteError
-    where something does not answer, and then nobody is refused.
+    Where it is refused, its tag `refused` says why, and who was live is champion again.
+    Raises the error it is refused with; PlatformError or RemoteError where something
+    does not answer, and then nothing is judged.
     """
     mlflow = Registry.at(settings)
     with (
-        _alone(settings, service, "a change of the champion by hand"),
+        _alone(settings, service, "a champion that was crowned by hand"),
         connection.answering(mlflow.uri),
     ):
-        # What led here may be over: whoever had the lock may have seen to it.
+        # Whoever had the lock may have seen to it.
         crowned = registry.find(mlflow.client, service, registry.CHAMPION)
-        if crowned is None or _answers(settings, mlflow, crowned):
+        known = registry.seen_to(mlflow.client, service)
+        if crowned is None or (known is not None and known.version == crowned.version):
             return f"{service}: nothing to do any more"
         about = {"version": crowned.version, "lineage": crowned.lineage}
         with record(settings, "reconcile", service, who=RECONCILER, **about):
-            return _followed(settings, mlflow, crowned)
+            return _followed(settings, mlflow, crowned, known)
 
 
 def republish(settings: Settings, platform: Platform) -> Iterator[str]:
@@ -158,18 +159,21 @@ def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) 
     return f"{service}: version {version} is champion{where}"
 
 
-def _followed(settings: Settings, mlflow: Registry, crowned: registry.Version) -> str:
+def _followed(
+    settings: Settings, mlflow: Registry, crowned: registry.Version, known: registry.Version | None
+) -> str:
     service, client = crowned.service, mlflow.client
     answers = deploy.live_version(f"{services_url(settings)}/{service}")
     live = registry.find(client, service, answers) if answers else None
+    before = known if live is None or live.version == crowned.version else live
     try:
-        where = _served(settings, mlflow, service, crowned.version, live)
+        where = _served(settings, mlflow, service, crowned.version, before)
     except (PlatformError, RemoteError):
         raise  # of which no version is guilty
     except LyceumError as error:
-        registry.refuse(client, crowned, str(error), live)
+        registry.refuse(client, crowned, str(error), before)
         raise
-    registry.follow(client, crowned, live)
+    registry.follow(client, crowned, before)
     return f"{service}: version {crowned.version} was crowned by hand{where}"
 
 
@@ -188,14 +192,6 @@ def _served(
     previous = _release(mlflow, service, before.version) if before else None
     with joined(settings) as cluster:
         return _live(settings, cluster, release, previous)
-
-
-def _answers(settings: Settings, mlflow: Registry, version: registry.Version) -> bool:
-    try:
-        release = _release(mlflow, version.service, version.version)
-    except LyceumError:
-        return False  # it is told when it is to be served
-    return deploy.is_live(f"{services_url(settings)}/{version.service}", release)
 
 
 def _alone(settings: Settings, service: str, what: str) -> AbstractContextManager[None]:

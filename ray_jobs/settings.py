@@ -52,7 +52,7 @@ FOREIGN = {
     "prefect_api_url": "PREFECT_API_URL",
     "ray_address": "RAY_ADDRESS",
 }
-MARKS = {"LYCEUM_OWNER"}  # variables by which our own processes know each other; no settings
+MARKS = {"LYCEUM_API_KEY", "LYCEUM_OWNER"}  # no settings: the client's key, our processes' mark
 
 
 def services_host(settings: Settings) -> str:

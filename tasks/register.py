@@ -32,6 +32,7 @@ from tasks.tracking import LINEAGE
 log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+SEEN_TO = "crowned"  # service tag: the champion that Lyceum saw to; one beside it came by hand
 REFUSED = "refused"  # version tag: why it did not go live when it was crowned by hand
 ERASED = "erased"  # tag of versions and runs: an erasure after they had learnt from its learner
 MOST = 10_000  # versions, or runs, of the same data
@@ -140,32 +141,39 @@ def crown(client: MlflowClient, service: str, version: int) -> Version:
     before = find(client, service, CHAMPION)
     if before is not None and before.version != version:
         client.set_registered_model_alias(service, PREVIOUS, str(before.version))
+    # Before the alias, which would else look as if it had been moved by hand.
+    _saw_to(client, chosen)
     client.set_registered_model_alias(service, CHAMPION, str(version))
-    _absolve(client, chosen)
     log.info("%s: version %d is champion", service, version)
     return chosen
 
 
-def follow(client: MlflowClient, crowned: Version, before: Version | None) -> None:
-    """After a version that somebody crowned by hand went live: keep the one before at hand.
+def seen_to(client: MlflowClient, service: str) -> Version | None:
+    """The champion that Lyceum saw to last: crowned, put live, or put back."""
+    number = client.get_registered_model(service).tags.get(SEEN_TO)
+    return find(client, service, number) if number else None
 
-    `before` is the one that was live. Whoever has crowned another meanwhile is not undone.
-    """
+
+def follow(client: MlflowClient, crowned: Version, before: Version | None) -> None:
+    """After a version that was crowned by hand went live: the one before stays at hand."""
     if before is not None and before.version != crowned.version:
         client.set_registered_model_alias(crowned.service, PREVIOUS, str(before.version))
-    _absolve(client, crowned)
+    _saw_to(client, crowned)
 
 
-def refuse(client: MlflowClient, crowned: Version, reason: str, live: Version | None) -> None:
-    """Tell on a version that was crowned by hand why it does not serve; who is live is champion.
+def refuse(client: MlflowClient, crowned: Version, reason: str, before: Version | None) -> None:
+    """Say on a version that was crowned by hand why it does not serve; who was is champion again.
 
-    Where nobody is, there is none to give the alias back to, and it stays.
+    Where there was none, the alias stays. Whoever crowned another meanwhile is not undone.
     """
     service, number = crowned.service, str(crowned.version)
     client.set_model_version_tag(service, number, REFUSED, reason[:LONGEST])
     now = find(client, service, CHAMPION)
-    if live is not None and now is not None and now.version == crowned.version:
-        client.set_registered_model_alias(service, CHAMPION, str(live.version))
+    if now is None or now.version != crowned.version:
+        return
+    left = before or crowned
+    client.set_registered_model_tag(service, SEEN_TO, str(left.version))
+    client.set_registered_model_alias(service, CHAMPION, str(left.version))
 
 
 def find(client: MlflowClient, service: str, which: str | int) -> Version | None:
@@ -208,8 +216,9 @@ def signature_of(api: Api, vocabulary: Any) -> ModelSignature:
     return ModelSignature(inputs=Schema([*inputs]), outputs=Schema([*outputs]))
 
 
-def _absolve(client: MlflowClient, version: Version) -> None:
-    """Take back what an earlier refusal said of a version that serves now."""
+def _saw_to(client: MlflowClient, version: Version) -> None:
+    """Know a champion that serves, or may, and take back what an earlier refusal said of it."""
+    client.set_registered_model_tag(version.service, SEEN_TO, str(version.version))
     if REFUSED in version.tags:
         client.delete_model_version_tag(version.service, str(version.version), REFUSED)
 

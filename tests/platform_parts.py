@@ -82,12 +82,12 @@ while True:
 
 
 class Toys:
-    """A platform of four small real servers, for `lifecycle.up` and `lifecycle.down`."""
+    """A platform of small real servers, for `lifecycle.up` and `lifecycle.down`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.commands: dict[str, list[str]] = {}  # what runs instead, by component
-        self._workers: dict[str, int] = {}
+        self._drawn: dict[tuple[str, str], int] = {}
         self.ends = settings.home.parent / "ends"  # who was asked to end, in order
 
     def components(self, settings: Settings, platform: Platform, _: InnerPorts) -> list[Component]:
@@ -104,10 +104,11 @@ class Toys:
         return {name for name in COMPONENTS if not ports.free("127.0.0.1", numbers[name])}
 
     def port(self, platform: Platform, name: str) -> int:
-        """Where a toy listens; so does the worker, somewhere, to tell that it is ready."""
-        if name == "worker":
-            drawn = ports.any_free("127.0.0.1", vars(platform.ports).values())
-            return self._workers.setdefault(platform.ray_address, drawn)
+        """Where a toy listens; one without a port of its own, somewhere, to tell it is ready."""
+        if not PORTS_OF[name]:
+            others = {*vars(platform.ports).values(), *self._drawn.values()}
+            drawn = ports.any_free("127.0.0.1", others)
+            return self._drawn.setdefault((name, platform.ray_address), drawn)
         return int(getattr(platform.ports, name))
 
     def pids(self) -> dict[str, int]:
@@ -130,7 +131,7 @@ class Toys:
             environment=_marked(settings, name),
             ready=lambda: not ports.free("127.0.0.1", number),
             where=str(number),
-            after="prefect" if name == "worker" else "",
+            after={"worker": "prefect", "reconciler": "ray"}.get(name, ""),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -57,7 +58,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def planned(settings: Settings, *, port: int = 1) -> Platform:
     """A platform whose servers would all listen on one port."""
-    return record.describe(settings, Ports(*[port] * 5), str(settings.home), ())
+    return record.describe(settings, Ports(*[port] * 6), str(settings.home), ())
 
 
 def servers(settings: Settings, *, port: int = 1) -> dict[str, Component]:
@@ -101,6 +102,18 @@ def test_a_worker_of_an_earlier_life_does_not_count(
         assert ("worker" in ready(settings, port)) is polls
 
 
+def test_a_reconciler_is_ready_once_it_has_looked_in_this_life(settings: Settings) -> None:
+    path = record.reconciler_file(settings.home)
+    assert "reconciler" not in ready(settings, 1)
+    path.touch()
+    assert "reconciler" not in ready(settings, 1), "another has, before"
+    made = servers(settings)["reconciler"]
+    while not made.ready():
+        path.touch()
+        time.sleep(0.01)  # the clock of files is coarse
+    assert made.after == "ray"
+
+
 def test_no_server_is_told_of_another_platform_and_all_but_ray_of_this_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,8 +129,8 @@ def test_no_server_is_told_of_another_platform_and_all_but_ray_of_this_one(
         mark = platform_mark(settings.home, "ray" if name == "serve" else name)
         assert each.environment[MARK] == mark
     told = planned(settings).environment().items()
-    assert told <= made["worker"].environment.items()
-    assert told <= made["serve"].environment.items()
+    for name in ("worker", "serve", "reconciler"):
+        assert told <= made[name].environment.items()
     assert "RAY_ADDRESS" not in made["ray"].environment
 
 

@@ -126,7 +126,7 @@ def test_servers_that_others_could_reach_are_doubted(
 
 @pytest.mark.parametrize(
     ("dead", "state"),
-    [((), "up"), (("mlflow",), "degraded"), (("prefect", "worker", "mlflow", "ray"), "down")],
+    [((), "up"), (("mlflow",), "degraded"), (record.COMPONENTS, "down")],
 )
 def test_status_gives_addresses_only_while_something_answers_there(
     settings: Settings, dead: tuple[str, ...], state: str

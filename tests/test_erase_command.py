@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows import erase
+from flows.audit import trail
 from flows.platform.locks import held, lock
 from ray_jobs.errors import PlatformError, UsageError
 from ray_jobs.families.tabular.batch import Row, cost
@@ -87,6 +89,30 @@ def test_the_receipt_is_told_in_words_and_names_nobody(
         assert words in text
     assert ANN not in text
     assert KEY.pseudonym(ANN) not in text
+
+
+def test_an_erasure_leaves_a_line_that_names_nobody_also_when_it_is_refused(
+    settings: Settings, client: MlflowClient
+) -> None:
+    del client
+    receipt = erase.erase(settings, ANN)
+    with held(lock(settings, "algebra", "run"), "a run", print), pytest.raises(UsageError):
+        erase.erase(settings, ANN)
+    text = trail(settings).read_text()
+    first, second = map(json.loads, text.splitlines())
+    assert (first["act"], first["outcome"]) == ("erase", "done")
+    assert first["receipt"] == second["receipt"] == receipt.learner
+    assert first["versions"] == ["algebra version 1"]
+    assert second["outcome"] == "refused"
+    assert "a run" in second["reason"]
+    assert [name for name in (ANN, KEY.pseudonym(ANN)) if name in text] == []
+
+
+def test_nobody_is_erased_without_a_line(school: School, settings: Settings) -> None:
+    trail(settings).mkdir(parents=True)
+    with pytest.raises(PlatformError, match="nothing was done"):
+        erase.erase(settings, ANN)
+    assert Path(school.snapshot.uri).exists()
 
 
 def test_nothing_is_removed_before_the_registry_was_told(

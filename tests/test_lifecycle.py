@@ -133,7 +133,7 @@ def test_a_server_that_dies_takes_down_what_this_start_began_and_nothing_else(
     with pytest.raises(PlatformError, match=r"mlflow ended .* 1 .*\n.*no such table: runs"):
         up(settings, said.append)
     assert not [line for line in said if "took a port" in line]
-    assert toy.pids() == {name: pids[name] for name in ("prefect", "worker")}
+    assert toy.pids() == {name: pids[name] for name in ("prefect", "worker", "reconciler")}
     temporary = {Path(before.ray_temp), Path(written(settings).ray_temp)}
     assert [folder for folder in temporary if folder.exists()] == []
     toy.commands.clear()

@@ -35,7 +35,7 @@ from flows.platform import ports as port
 from flows.platform.components import Component
 from flows.platform.environment import prepare, ray_token
 from flows.platform.processes import MARK, Process, marked, platform_mark
-from flows.platform.record import try_locked
+from flows.platform.record import COMPONENTS, try_locked
 from flows.platform.starting import start_all
 from flows.schedule import schedule
 from ray_jobs.errors import PlatformError
@@ -172,7 +172,7 @@ def test_status_says_where_everything_is_in_json(
     told = json.loads(json.dumps(status(installation)))
     assert told["state"] == "up"
     assert told["mlflow_tracking_uri"] == platform.mlflow_tracking_uri
-    assert {p["name"] for p in told["processes"]} == {"prefect", "worker", "mlflow", "ray"}
+    assert {p["name"] for p in told["processes"]} == set(COMPONENTS)
 
 
 @pytest.mark.platform
@@ -186,9 +186,8 @@ def test_up_brings_back_what_died_and_keeps_what_lives(
     again = up(installation)
     now = {p.name: p.pid for p in again.processes}
     assert now["mlflow"] != pids["mlflow"]
-    assert {n: now[n] for n in ("prefect", "worker", "ray")} == {
-        n: pids[n] for n in ("prefect", "worker", "ray")
-    }
+    others = set(COMPONENTS) - {"mlflow"}
+    assert {n: now[n] for n in others} == {n: pids[n] for n in others}
     assert again.mlflow_tracking_uri == platform.mlflow_tracking_uri
     assert httpx.get(f"{again.mlflow_tracking_uri}/health").text == "OK"
 

@@ -16,10 +16,11 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from prefect.client.schemas.actions import ArtifactCreate
 
+from flows.audit import trail
 from flows.cli import Interrupted
 from flows.pipeline import artifact_key
 from flows.request import resolve
-from ray_jobs.errors import ContractError, ServiceError, TrainingError, UsageError
+from ray_jobs.errors import ContractError, PlatformError, ServiceError, TrainingError, UsageError
 from ray_jobs.serving.release import Release
 from tasks.progress import STAGES
 from tasks.record import RELEASE
@@ -201,6 +202,16 @@ def test_a_version_that_cannot_go_live_makes_room_for_the_champion_again(
     with pytest.raises(ServiceError, match="no weights"):
         stages.run(seed=1)
     assert (crowned(client, "algebra"), stages.serve.versions()) == (1, {"algebra": "1"})
+    lines = map(orjson.loads, trail(stages.settings).read_text().splitlines())
+    told = [(x["act"], x["subject"], x["version"], x["outcome"]) for x in lines]
+    assert told == [("publish", "algebra", 1, "done"), ("publish", "algebra", 2, "refused")]
+
+
+def test_what_cannot_be_written_down_does_not_go_live(client: MlflowClient, stages: Stages) -> None:
+    trail(stages.settings).mkdir(parents=True)
+    with pytest.raises(PlatformError, match="nothing was done"):
+        stages.run()
+    assert (crowned(client, "algebra"), stages.serve.versions()) == (None, {})
 
 
 def test_the_champion_told_again_is_neither_judged_nor_registered_but_put_live(

@@ -96,7 +96,7 @@ def document(release: Release, verbs: Mapping[str, Verb], prefix: str) -> dict[s
         "servers": [{"url": prefix}],
         "paths": {
             **{f"/v1/{name}": {"post": _post(name, verb)} for name, verb in verbs.items()},
-            "/v1/feedback": {"post": _feedback()},
+            **({"/v1/feedback": {"post": _feedback()}} if verbs["predict"].logged else {}),
             **_gets(),
         },
         "components": {"schemas": {**schemas["$defs"], **own}, "securitySchemes": KEYS},

@@ -1,14 +1,15 @@
 """Our service beside LitServe: the same network, machine and requests, in turns.
 
-`python -m tests.bench.serving` asks each with 32
-connections that stay open, requests of 50 answers, five times in turns, and prints medians.
-"Whole" is a service as it is published: keys, limits, validation, metrics, log of
-predictions; "bare" the same without all but validation.
+32 connections that stay open ask each for requests of 50 answers, five times in turns;
+medians are told. `whole` is a service as it is published, with keys, limits, validation,
+metrics and the log of predictions; `bare` is without all but validation. Both have a
+replica for each core, `single` is `whole` with one. `python -m tests.bench.serving`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from tests.bench.litserver import answers
 from tests.serving_parts import serving
 
 ROUNDS, SECONDS, CONNECTIONS = 5, 4.0, 32
+COPIES = os.cpu_count() or 1  # replicas: one for each core, as LitServe has processes
 ITEMS = tuple(f"item {i}" for i in range(1000))
 SKILLS = tuple(f"skill {i}" for i in range(50))
 SPEC = Lstm(width=32, neighbours=0)
@@ -73,7 +75,7 @@ def _interleaved(targets: dict[str, tuple[int, str, str]], folder: Path) -> None
     for name, runs in found.items():
         print(f"{name}\t{_median(runs, 'rate'):.0f}\t{_median(runs, 'p50'):.1f}", end="\t")
         print(f"{_median(runs, 'p99'):.1f}\t{sum(run['failed'] for run in runs)}")
-    for name in ("whole", "bare"):
+    for name in ("whole", "single", "bare"):
         rate, p99 = (
             _median(found[name], x) / _median(found["LitServe"], x) for x in ("rate", "p99")
         )
@@ -151,9 +153,10 @@ def _both(folder: Path) -> Iterator[dict[str, tuple[int, str, str]]]:
         )
         _, key = keys.create(settings.store_uri, "bench", ["*"], per_second=1e6)
         port = int(cluster.services.rpartition(":")[2])
-        deploy.deploy(
-            release, cluster.services, site=Site.of(settings), resources=Resources(replica_cpus=0.1)
-        )
+        for name, copies in (("whole", COPIES), ("single", 1)):
+            claim = Resources(replica_cpus=0.1, replicas=copies)
+            named = replace(release, service=name)
+            deploy.deploy(named, cluster.services, site=Site.of(settings), resources=claim)
         _bare(replace(release, service="bare"), settings.key_file)
         with httpx.Client(trust_env=False, timeout=30) as client:
             headers = {"authorization": f"Bearer {key}"}
@@ -170,6 +173,7 @@ def _both(folder: Path) -> Iterator[dict[str, tuple[int, str, str]]]:
         yield {
             "LitServe": (lit, "/predict", ""),
             "whole": (port, "/whole/v1/predict", key),
+            "single": (port, "/single/v1/predict", key),
             "bare": (port, "/bare/v1/predict", ""),
         }
 
@@ -177,9 +181,10 @@ def _both(folder: Path) -> Iterator[dict[str, tuple[int, str, str]]]:
 def _bare(release: Release, key_file: Path) -> None:
     ingress = serve.deployment(name="replica")(serve.ingress()(Bare))
     application = ingress.options(
+        num_replicas=COPIES,
         max_ongoing_requests=deploy.ONGOING,
         ray_actor_options={"num_cpus": 0.1},
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
     ).bind(asdict(release), "bare", str(key_file))
     serve.run(application, name="bare", route_prefix="/bare")
 
