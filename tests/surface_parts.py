@@ -102,7 +102,7 @@ def listening(app: Surface) -> Iterator[str]:
     """The URL of a service that answers over a socket, until the block ends."""
     with socket.socket() as heard:
         heard.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="critical", lifespan="off")  # type: ignore[arg-type]
+        config = uvicorn.Config(app, log_level="critical", lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([heard],), daemon=True)
         thread.start()

