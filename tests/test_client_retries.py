@@ -132,12 +132,12 @@ def test_who_does_not_answer_is_given_up(make: Make) -> None:
 
 
 def test_a_service_that_was_there_and_is_not_found_is_waited_for(make: Make, clock: Clock) -> None:
-    forgotten = [plain(404)] * 20
+    forgotten = [plain(404, **{"retry-after": "4"})] * 4
     with playing(Reply(), *forgotten, Reply()) as service:
         ask = make(service.url)
         ask("predict", history=[])
         assert ask("predict", history=[]).version == "7"
-    assert sum(clock.pauses) > calls.FOUND_S
+    assert sum(clock.pauses) == 16 > calls.FOUND_S
     with playing(plain(500), *forgotten, Reply()) as service:
         assert make(service.url)("predict", history=[]).version == "7"
 

@@ -36,7 +36,7 @@ PAUSE_S = 0.1  # before the second try, at most; doubles with each
 LONGEST_PAUSE_S = 2.0
 SHORTEST_S = 0.001  # of a try
 CONNECT_S = 5.0  # after which a connection is tried anew
-FOUND_S = 5.0  # who is never heard of for so long is not there: proxies start knowing nobody
+FOUND_S = 10.0  # never heard of for so long, it is not there: a proxy that starts knows none
 READY_S = 5.0  # who takes longer is not ready
 URL_ADVICE = "expected such as http://host:8000/algebra-practice"
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=30)

@@ -1,26 +1,24 @@
-"""A replica: loads a release, proves that it answers its golden requests, then serves."""
+"""A replica: loads a release, proves that it answers its golden requests, then serves.
+
+What is heavy is imported while it loads, and not with this file, so that all of it
+happens aside.
+"""
 
 from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from ray import serve
 
-from ray_jobs import artifact
-from ray_jobs.privacy import Key, load_key
-from ray_jobs.serving import limits
-from ray_jobs.serving.door import Door
-from ray_jobs.serving.exporter import Exporter
-from ray_jobs.serving.feedback import Recorder
-from ray_jobs.serving.journal import Journal
-from ray_jobs.serving.keys import Keyring
-from ray_jobs.serving.meters import Meters
-from ray_jobs.serving.release import Release, verify
+from ray_jobs.serving.aside import aside
 from ray_jobs.serving.site import Site
-from ray_jobs.serving.surface import House, Surface
+
+if TYPE_CHECKING:
+    from ray_jobs.privacy import Key
+    from ray_jobs.serving.release import Release
+    from ray_jobs.serving.surface import House, Surface
 
 COLLECTED_AFTER = 50_000  # objects more than went
 
@@ -37,20 +35,34 @@ class Replica:
         alone: bool = True,
         threads: int = 1,
     ):
-        # More threads than cores of its own slow a small model and starve its neighbours.
-        torch.set_num_threads(threads)
-        self.release = Release(**release)
-        key = load_key(Path(site.key_file), make=False)
-        model = artifact.fetched(self.release.artifact)
-        verify(model, self.release)  # raising here keeps traffic on the old version
-        self.house = _house(self.release, key, site, alone=alone)
-        self.surface = Surface(model, self.release, key, prefix, house=self.house)
+        with aside():
+            self._load(release, prefix, site, alone=alone, threads=threads)
         # What is there now stays: the collector need not look at it again and again, and what
         # comes with requests mostly goes by itself.
         gc.freeze()
         gc.set_threshold(COLLECTED_AFTER, 20, 50)
-        self.exporter = Exporter(self.surface)
         self.exporter.start()
+
+    def _load(
+        self, values: dict[str, Any], prefix: str, site: Site, *, alone: bool, threads: int
+    ) -> None:
+        import torch
+
+        from ray_jobs import artifact
+        from ray_jobs.privacy import load_key
+        from ray_jobs.serving.exporter import Exporter
+        from ray_jobs.serving.release import Release, verify
+        from ray_jobs.serving.surface import Surface
+
+        # More threads than cores of its own slow a small model and starve its neighbours.
+        torch.set_num_threads(threads)
+        release = Release(**values)
+        key = load_key(Path(site.key_file), make=False)
+        model = artifact.fetched(release.artifact)
+        verify(model, release)  # raising here keeps traffic on the old version
+        self.house = _house(release, key, site, alone=alone)
+        self.surface = Surface(model, release, key, prefix, house=self.house)
+        self.exporter = Exporter(self.surface)
 
     def __serve_build_asgi_app__(self) -> Surface:
         return self.surface
@@ -64,6 +76,14 @@ class Replica:
 
 
 def _house(release: Release, key: Key, site: Site, *, alone: bool) -> House:
+    from ray_jobs.serving import limits
+    from ray_jobs.serving.door import Door
+    from ray_jobs.serving.feedback import Recorder
+    from ray_jobs.serving.journal import Journal
+    from ray_jobs.serving.keys import Keyring
+    from ray_jobs.serving.meters import Meters
+    from ray_jobs.serving.surface import House
+
     service = release.service
     ring = Keyring(site.store)
     ring.start()
