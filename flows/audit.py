@@ -7,6 +7,7 @@ cannot be written down is not done. No learner is named in it, nor any secret.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import tempfile
@@ -32,19 +33,28 @@ def trail(settings: Settings) -> Path:
 
 @contextlib.contextmanager
 def record(
-    settings: Settings, act: str, subject: str, *, who: str = "", **details: Any
+    settings: Settings,
+    act: str,
+    subject: str,
+    *,
+    who: str = "",
+    tried: tuple[type[LyceumError], ...] = (),
+    **details: Any,
 ) -> Iterator[dict[str, Any]]:
     """Do an act in the block, and write down how it ended: `done`, `refused` or `failed`.
 
     The block may add to the details it is lent. Of a failure that is not the user's
-    to mend only the kind is told, since its words may hold anything. Raises
-    PlatformError, with nothing done yet, where a line could not be written.
+    to mend only the kind is told, since its words may hold anything. What ends with an
+    error of `tried` will be done again, and is not told. Raises PlatformError, with
+    nothing done yet, where a line could not be written.
     """
     about = {"who": who or _user(), "act": act, "subject": subject}
     path = trail(settings)
     with _opened(path) as descriptor:
         try:
             yield details
+        except tried:
+            raise
         except LyceumError as error:
             _append(path, descriptor, about | {"outcome": "refused", "reason": str(error)}, details)
             raise
@@ -78,11 +88,14 @@ def _append(path: Path, descriptor: int, about: dict[str, Any], details: dict[st
     """Add one line at once, on the disk when this returns."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = orjson.dumps({"time": now, **details, **about}, option=orjson.OPT_APPEND_NEWLINE)
-    if _torn(descriptor):
-        line = b"\n" + line
     try:
+        # Of a line that is being written, only a part may be seen.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _torn(descriptor):
+            line = b"\n" + line
         written = os.write(descriptor, line)
         os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     except OSError as error:
         raise _untold(path, about, str(error)) from error
     if written != len(line):

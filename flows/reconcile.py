@@ -21,6 +21,7 @@ import httpx
 from flows.platform import record
 from flows.platform.locks import lock, taken
 from ray_jobs import settings as installation
+from ray_jobs.cluster import services_url
 from ray_jobs.errors import LyceumError, PlatformError, RemoteError
 from ray_jobs.settings import Settings
 
@@ -70,7 +71,7 @@ class Reconciler:
         uri = self.settings.mlflow_tracking_uri
         try:
             services = list(self._services(uri))
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             if uri not in self.told:
                 self._tell(
                     uri, f"MLflow does not answer as it should at {uri} ({error}); asking on"
@@ -88,8 +89,21 @@ class Reconciler:
             self.told.pop(name, None)
         elif not champion:
             self._tell(name, f"{name} has no champion any more; what answers stays as it is")
-        elif time.monotonic() >= self.resting.get((name, champion), 0.0):
+        elif time.monotonic() >= self.resting.get((name, champion), 0.0) and self._serving():
             self._settle(name, champion)
+
+    def _serving(self) -> bool:
+        """Whether Serve's proxy is there, without which there is nothing to be settled."""
+        base = services_url(self.settings)
+        try:
+            self.http.get(f"{base}/-/routes")
+        except httpx.TransportError as error:
+            if base not in self.told:
+                self._tell(base, f"Ray Serve does not answer at {base} ({error}); asking on")
+            return False
+        if self.told.pop(base, ""):
+            log.info("Ray Serve answers again")
+        return True
 
     def _settle(self, name: str, champion: str) -> None:
         try:
@@ -111,7 +125,7 @@ class Reconciler:
         while True:
             answer = self.http.get(url, params=words)
             answer.raise_for_status()
-            page: dict[str, Any] = answer.json()
+            page: dict[str, Any] = dict(answer.json())
             for model in page.get("registered_models", []):
                 tags = {tag["key"]: tag["value"] for tag in model.get("tags", [])}
                 aliases = {a["alias"]: str(a["version"]) for a in model.get("aliases", [])}

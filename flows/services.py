@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 NOT_LIVE = " (no platform is up, so it is not live yet; lyceum up serves it)"
 MOST = 1000  # services of one installation
+ABSENCE = (PlatformError, RemoteError)  # of something that a version needs, whichever it is
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -122,8 +123,8 @@ def reconcile(settings: Settings, service: str) -> str:
         if crowned is None or (known is not None and known.version == crowned.version):
             return f"{service}: nothing to do any more"
         about = {"version": crowned.version, "lineage": crowned.lineage}
-        with record(settings, "reconcile", service, who=RECONCILER, **about):
-            return _followed(settings, mlflow, crowned, known)
+        with record(settings, "reconcile", service, who=RECONCILER, tried=ABSENCE, **about):
+            return _followed(settings, mlflow, crowned)
 
 
 def republish(settings: Settings, platform: Platform) -> Iterator[str]:
@@ -153,28 +154,50 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
 
 
 def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) -> str:
-    before = registry.find(mlflow.client, service, registry.CHAMPION)
+    _, before = _before(settings, mlflow, service, version)
     where = _served(settings, mlflow, service, version, before)
     registry.crown(mlflow.client, service, version)
     return f"{service}: version {version} is champion{where}"
 
 
-def _followed(
-    settings: Settings, mlflow: Registry, crowned: registry.Version, known: registry.Version | None
-) -> str:
+def _followed(settings: Settings, mlflow: Registry, crowned: registry.Version) -> str:
     service, client = crowned.service, mlflow.client
-    answers = deploy.live_version(f"{services_url(settings)}/{service}")
-    live = registry.find(client, service, answers) if answers else None
-    before = known if live is None or live.version == crowned.version else live
+    live, before = _before(settings, mlflow, service, crowned.version)
     try:
         where = _served(settings, mlflow, service, crowned.version, before)
-    except (PlatformError, RemoteError):
+    except ABSENCE:
         raise  # of which no version is guilty
     except LyceumError as error:
         registry.refuse(client, crowned, str(error), before)
+        if live is None and before is not None:
+            _awake(settings, mlflow, before)
         raise
     registry.follow(client, crowned, before)
     return f"{service}: version {crowned.version} was crowned by hand{where}"
+
+
+def _before(
+    settings: Settings, mlflow: Registry, service: str, version: int
+) -> tuple[registry.Version | None, registry.Version | None]:
+    """Who answers now, and to whom the way back from a version leads.
+
+    That is who answers, else who was seen to last: whoever has the alias may have
+    been crowned by hand, and not have been tried yet.
+    """
+    client, url = mlflow.client, f"{services_url(settings)}/{service}"
+    answers = deploy.live_version(url) if settings.ray_address else None
+    live = registry.find(client, service, answers) if answers else None
+    known = registry.seen_to(client, service) or registry.find(client, service, registry.CHAMPION)
+    back = [v for v in (live, known) if v is not None and v.version != version]
+    return live, back[0] if back else None
+
+
+def _awake(settings: Settings, mlflow: Registry, version: registry.Version) -> None:
+    """Put a champion live that nobody was before; the caller is about to say what failed first."""
+    try:
+        _served(settings, mlflow, version.service, version.version, None)
+    except LyceumError as error:
+        log.warning("%s: version %d is not live: %s", version.service, version.version, error)
 
 
 def _served(
@@ -189,9 +212,18 @@ def _served(
     release.refuse_barred()
     if not settings.ray_address:
         return NOT_LIVE
-    previous = _release(mlflow, service, before.version) if before else None
+    previous = _way_back(mlflow, before)
     with joined(settings) as cluster:
         return _live(settings, cluster, release, previous)
+
+
+def _way_back(mlflow: Registry, before: registry.Version | None) -> Release | None:
+    """The release of a version, if it can be read; if not, it must not stand in the way."""
+    try:
+        return _release(mlflow, before.service, before.version) if before else None
+    except (StoreError, UsageError) as error:
+        log.warning("no way back from what goes live now: %s", error)
+        return None
 
 
 def _alone(settings: Settings, service: str, what: str) -> AbstractContextManager[None]:

@@ -138,7 +138,8 @@ def flag(client: MlflowClient, digests: Iterable[str], receipt: str) -> list[str
 def crown(client: MlflowClient, service: str, version: int) -> Version:
     """Make a version champion; the one before stays at hand as `previous`."""
     chosen = resolve(client, service, version)
-    before = find(client, service, CHAMPION)
+    # Whom somebody has crowned by hand since was never live.
+    before = seen_to(client, service) or find(client, service, CHAMPION)
     if before is not None and before.version != version:
         client.set_registered_model_alias(service, PREVIOUS, str(before.version))
     # Before the alias, which would else look as if it had been moved by hand.

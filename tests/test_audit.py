@@ -34,7 +34,7 @@ def lines(settings: Settings) -> list[dict[str, Any]]:
 
 
 def test_a_line_tells_when_who_did_what_to_what_and_how_it_ended(settings: Settings) -> None:
-    before = datetime.now(UTC)
+    before = datetime.now(UTC).replace(microsecond=0)
     with record(settings, "promote", "algebra", version=2) as details:
         details["lineage"] = "l"
     (line,) = lines(settings)

@@ -65,6 +65,7 @@ class Desk:
     settings: Settings
     client: MlflowClient
     away: bool = False
+    serving: bool = True
     page: int = 1000  # the most services of one answer
     settled: list[str] = field(default_factory=list)
     asked: int = 0
@@ -75,6 +76,10 @@ class Desk:
         self.reconciler = Reconciler(here, http, self.settle)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/-/routes":
+            if not self.serving:
+                raise httpx.ConnectError("connection refused")
+            return httpx.Response(503)
         self.asked += 1
         if self.away:
             raise httpx.ConnectError("connection refused")
@@ -85,7 +90,7 @@ class Desk:
             page_token=words.get("page_token"),
         )
         told = [json.loads(message_to_json(m.to_proto())) for m in models]  # type: ignore[no-untyped-call]
-        more = {"next_page_token": models.token} if models.token else {}
+        more = {"next_page_token": models.token.decode()} if models.token else {}
         return httpx.Response(200, json={"registered_models": told, **more} if told else {})
 
     def settle(self, _: Settings, service: str) -> Settled:
@@ -322,6 +327,50 @@ def test_a_change_of_while_the_platform_was_down_has_its_way_back_too(
     assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (2, 1))
 
 
+def test_who_is_refused_while_nobody_is_live_leaves_who_was_champion_live(
+    desk: Desk, client: MlflowClient, settings: Settings, serve: Serve
+) -> None:
+    serve.live.clear()
+    half_registered(settings, client, serve)
+    crown(client, 2)
+    desk.look()  # after `lyceum up` could not put it live
+    assert (serve.versions(), aliases(client)) == ({"algebra": "1"}, (1, None))
+    serve.live.clear()
+    serve.broken.add(("algebra", "1"))
+    crown(client, 2)
+    desk.look()
+    assert (serve.versions(), aliases(client)) == ({}, (1, None))
+    assert "only half registered" in tags(client, 2)[REFUSED], "not why the other is not live"
+
+
+def test_a_lost_release_does_not_keep_the_service_from_moving_on(
+    desk: Desk, client: MlflowClient, settings: Settings, serve: Serve
+) -> None:
+    release_file(settings, "algebra", 1).unlink()
+    crown(client, 2)
+    desk.look()
+    assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (2, 1))
+    release_file(settings, "algebra", 2).unlink()
+    services.promote(settings, "algebra", 3)
+    assert (serve.versions(), aliases(client)) == ({"algebra": "3"}, (3, 2))
+
+
+def test_a_promotion_goes_back_to_who_was_live_and_not_to_who_was_only_crowned(
+    desk: Desk, client: MlflowClient, settings: Settings, serve: Serve
+) -> None:
+    serve.broken.add(("algebra", "3"))
+    crown(client, 2)
+    with pytest.raises(deploy.ServiceError):
+        services.promote(settings, "algebra", 3)
+    assert serve.versions() == {"algebra": "1"}
+    serve.broken.clear()
+    services.promote(settings, "algebra", 3)
+    assert (serve.versions(), aliases(client)) == ({"algebra": "3"}, (3, 1))
+    client.delete_registered_model_alias("algebra", CHAMPION)
+    services.promote(settings, "algebra", 2)
+    assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (2, 3))
+
+
 def test_what_answers_beside_the_registry_is_who_comes_back_and_not_who_was_crowned(
     desk: Desk, client: MlflowClient, settings: Settings, serve: Serve
 ) -> None:
@@ -374,7 +423,12 @@ def test_mlflow_that_is_away_is_told_once_and_asked_until_it_is_back(
 
 @pytest.mark.parametrize(
     "answer",
-    [httpx.Response(401), httpx.Response(200, text="<h1>hello</h1>"), httpx.Response(500)],
+    [
+        httpx.Response(401),
+        httpx.Response(500),
+        httpx.Response(200, text="<h1>hello</h1>"),
+        httpx.Response(200, json=[1]),
+    ],
 )
 def test_a_server_that_is_not_mlflow_ends_nothing(
     settings: Settings, answer: httpx.Response, log: pytest.LogCaptureFixture
@@ -404,9 +458,26 @@ def test_what_is_away_is_nobodys_fault_is_told_once_and_tried_again_after_a_whil
         desk.look(3)
     assert (len(desk.settled), words(log)) == (2, [f"algebra: {absence}"])
     assert (aliases(client), REFUSED in tags(client, 2)) == ((2, None), False)
+    assert lines(settings) == [], "what is tried again and again is told when it has ended"
     clock.now += AGAIN_S + 1
     desk.look()
     assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (2, 1))
+    assert lines(settings) == [("reconcile", "algebra", 2, "done")]
+
+
+def test_while_ray_is_away_it_is_asked_for_and_nothing_is_begun(
+    desk: Desk, client: MlflowClient, serve: Serve, log: pytest.LogCaptureFixture
+) -> None:
+    desk.serving = False
+    desk.look(2)
+    assert words(log) == [], "nobody needs it"
+    crown(client, 2)
+    desk.look(3)
+    assert (desk.settled, len(words(log)), serve.versions()) == ([], 1, {"algebra": "1"})
+    assert f"Ray Serve does not answer at {serve.url} (connection refused)" in words(log)[0]
+    desk.serving = True
+    desk.look()
+    assert (words(log)[1], serve.versions()) == ("Ray Serve answers again", {"algebra": "2"})
 
 
 def test_nothing_goes_live_that_cannot_be_written_down(
