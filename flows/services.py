@@ -154,7 +154,7 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
 
 
 def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) -> str:
-    _, before = _before(settings, mlflow, service, version)
+    before = _before(settings, mlflow, service, version)
     where = _served(settings, mlflow, service, version, before)
     registry.crown(mlflow.client, service, version)
     return f"{service}: version {version} is champion{where}"
@@ -162,15 +162,15 @@ def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) 
 
 def _followed(settings: Settings, mlflow: Registry, crowned: registry.Version) -> str:
     service, client = crowned.service, mlflow.client
-    live, before = _before(settings, mlflow, service, crowned.version)
+    before = _before(settings, mlflow, service, crowned.version)
     try:
-        where = _served(settings, mlflow, service, crowned.version, before)
+        where = _served(settings, mlflow, service, crowned.version, None)
     except ABSENCE:
         raise  # of which no version is guilty
     except LyceumError as error:
-        registry.refuse(client, crowned, str(error), before)
-        if live is None and before is not None:
-            _awake(settings, mlflow, before)
+        registry.blame(client, crowned, str(error))  # first, since somebody waits for the word
+        _put_back(settings, mlflow, before)
+        registry.refuse(client, crowned, before)
         raise
     registry.follow(client, crowned, before)
     return f"{service}: version {crowned.version} was crowned by hand{where}"
@@ -178,26 +178,27 @@ def _followed(settings: Settings, mlflow: Registry, crowned: registry.Version) -
 
 def _before(
     settings: Settings, mlflow: Registry, service: str, version: int
-) -> tuple[registry.Version | None, registry.Version | None]:
-    """Who answers now, and to whom the way back from a version leads.
+) -> registry.Version | None:
+    """To whom the way back from a version leads: who answers now, else who was seen to last.
 
-    That is who answers, else who was seen to last: whoever has the alias may have
-    been crowned by hand, and not have been tried yet.
+    Whoever has the alias may have been crowned by hand, and not have been tried yet.
     """
     client, url = mlflow.client, f"{services_url(settings)}/{service}"
     answers = deploy.live_version(url) if settings.ray_address else None
     live = registry.find(client, service, answers) if answers else None
     known = registry.seen_to(client, service) or registry.find(client, service, registry.CHAMPION)
     back = [v for v in (live, known) if v is not None and v.version != version]
-    return live, back[0] if back else None
+    return back[0] if back else None
 
 
-def _awake(settings: Settings, mlflow: Registry, version: registry.Version) -> None:
-    """Put a champion live that nobody was before; the caller is about to say what failed first."""
+def _put_back(settings: Settings, mlflow: Registry, before: registry.Version | None) -> None:
+    """Have Serve want a version again, live or not; the caller will say what failed first."""
+    if before is None:
+        return
     try:
-        _served(settings, mlflow, version.service, version.version, None)
+        _served(settings, mlflow, before.service, before.version, None)
     except LyceumError as error:
-        log.warning("%s: version %d is not live: %s", version.service, version.version, error)
+        log.warning("%s: version %d is not live: %s", before.service, before.version, error)
 
 
 def _served(

@@ -162,13 +162,18 @@ def follow(client: MlflowClient, crowned: Version, before: Version | None) -> No
     _saw_to(client, crowned)
 
 
-def refuse(client: MlflowClient, crowned: Version, reason: str, before: Version | None) -> None:
-    """Say on a version that was crowned by hand why it does not serve; who was is champion again.
+def blame(client: MlflowClient, crowned: Version, reason: str) -> None:
+    """Say on a version that was crowned by hand why it does not serve."""
+    number = str(crowned.version)
+    client.set_model_version_tag(crowned.service, number, REFUSED, reason[:LONGEST])
+
+
+def refuse(client: MlflowClient, crowned: Version, before: Version | None) -> None:
+    """Who was champion before one that was crowned by hand is so again.
 
     Where there was none, the alias stays. Whoever crowned another meanwhile is not undone.
     """
-    service, number = crowned.service, str(crowned.version)
-    client.set_model_version_tag(service, number, REFUSED, reason[:LONGEST])
+    service = crowned.service
     now = find(client, service, CHAMPION)
     if now is None or now.version != crowned.version:
         return

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -274,15 +274,80 @@ def _trains(process: psutil.Process, home: Path) -> bool:
     return "ray_jobs.train" in command and any(str(home) in word for word in command)
 
 
+@pytest.fixture(scope="module")
+def second(here: Installation, first: dict[str, Any]) -> str:
+    """A second version of the same service."""
+    version: str = here.run("knowledge-smoke", "--data", str(here.data), "--seed", "1")["version"]
+    assert version != first["version"]
+    return version
+
+
 def test_rollback_and_promote_swap_what_answers(
-    here: Installation, first: dict[str, Any], key: dict[str, str]
+    here: Installation, first: dict[str, Any], second: str, key: dict[str, str]
 ) -> None:
-    here.run("knowledge-smoke", "--data", str(here.data), "--seed", "1")
+    here.lyceum("promote", "knowledge-smoke", second)
     here.lyceum("rollback", "knowledge-smoke")
     assert ask(first["endpoint"], key)["version"] == first["version"]
-    here.lyceum("promote", "knowledge-smoke", "2")
-    assert ask(first["endpoint"], key)["version"] == "2"
+    here.lyceum("promote", "knowledge-smoke", second)
+    assert ask(first["endpoint"], key)["version"] == second
     assert "no version '99'" in here.lyceum("promote", "knowledge-smoke", "99", status=2)
+
+
+class Console:
+    """MLflow's own interface to one service, as its pages use it."""
+
+    def __init__(self, url: str) -> None:
+        self.http = httpx.Client(base_url=f"{url}/api/2.0/mlflow", trust_env=False)
+
+    def crown(self, version: str) -> None:
+        words = {"name": "knowledge-smoke", "alias": "champion", "version": version}
+        self.http.post("registered-models/alias", json=words).raise_for_status()
+
+    def champion(self) -> str:
+        words = {"name": "knowledge-smoke"}
+        found = self.http.get("registered-models/get", params=words).json()["registered_model"]
+        return str({a["alias"]: a["version"] for a in found["aliases"]}["champion"])
+
+    def tags(self, version: str) -> dict[str, str]:
+        words = {"name": "knowledge-smoke", "version": version}
+        found = self.http.get("model-versions/get", params=words).json()["model_version"]
+        return {tag["key"]: tag["value"] for tag in found["tags"]}
+
+
+def within(limit_s: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_a_champion_crowned_in_mlflow_goes_live_or_says_why_not_and_no_request_is_lost(
+    here: Installation, first: dict[str, Any], second: str, key: dict[str, str]
+) -> None:
+    here.lyceum("promote", "knowledge-smoke", second)
+    console, client = Console(here.status()["mlflow_tracking_uri"]), Client(first["endpoint"], key)
+    client.start()
+    console.crown(first["version"])
+    assert within(15, lambda: client.answers[-1:] == [first["version"]])
+    release = Path(console.tags(second)["release"])
+    whole = release.read_text()
+    spoilt = json.loads(whole)
+    spoilt["golden"][0]["outcomes"][0][0] += 0.1
+    release.write_text(json.dumps(spoilt))
+    since = len(client.answers)
+    console.crown(second)
+    assert within(15, lambda: "golden request 0" in console.tags(second).get("refused", ""))
+    assert within(15, lambda: console.champion() == first["version"])
+    release.write_text(whole)
+    client.done.set()
+    client.join()
+    assert not client.failures
+    assert set(client.answers[since:]) == {first["version"]}
+    lines = map(json.loads, (here.home / "logs/audit.jsonl").read_text().splitlines())
+    told = [(x["version"], x["outcome"]) for x in lines if x["who"] == "reconciler"]
+    assert told == [(int(first["version"]), "done"), (int(second), "refused")]
 
 
 @pytest.mark.slow

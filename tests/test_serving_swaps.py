@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,10 @@ import orjson
 import psutil
 import pytest
 
+from ray_jobs.client import Client
 from ray_jobs.errors import ServiceError
-from ray_jobs.serving import deploy, keys
+from ray_jobs.privacy import load_key
+from ray_jobs.serving import deploy, keys, outcomes, receipt
 from ray_jobs.serving.release import Release
 from tests.serving_parts import serving
 from tests.test_serving_ray import SERVICE, Installation, release, request
@@ -30,6 +33,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 AGAIN_S = 15.0  # within which a service recovers
 WORST_S = 0.15
+OUTCOMES = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +64,8 @@ class Heard:
 
 
 @contextmanager
-def loaded(at: Installation, folder: Path) -> Iterator[Callable[[], Heard]]:
-    """Two clients ask in a process of their own, until they are asked what they heard."""
+def loaded(at: Installation, folder: Path, connections: int = 2) -> Iterator[Callable[[], Heard]]:
+    """Clients ask in a process of their own, until they are asked what they heard."""
     _, key = keys.create(at.settings.store_uri, "load", [SERVICE])
     body = orjson.dumps(request(10))
     head = (
@@ -71,7 +75,7 @@ def loaded(at: Installation, folder: Path) -> Iterator[Callable[[], Heard]]:
     (folder / "request").write_bytes(head.encode() + body)
     time.sleep(keys.KNOWN_S)
     port = at.cluster.services.rpartition(":")[2]
-    words = [port, str(folder / "request"), "2", "600"]
+    words = [port, str(folder / "request"), str(connections), "600"]
     client = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.load", *words], stdout=subprocess.PIPE
     )
@@ -158,8 +162,6 @@ PARTS = {
 def test_a_part_that_is_killed_comes_back_and_a_client_that_retries_sees_nothing(
     at: Installation, releases: list[Release], tmp_path: Path, part: str
 ) -> None:
-    from ray_jobs.client import Client
-
     at.publish(releases[0])
     _, key = keys.create(at.settings.store_uri, "client", [SERVICE])
     with loaded(at, tmp_path) as heard, Client(at.url, key=key) as client:
@@ -186,3 +188,61 @@ def test_a_part_that_is_killed_comes_back_and_a_client_that_retries_sees_nothing
     assert httpx.get(f"{at.url}/readyz").status_code == 200
     if part == "controller":
         assert not late, "who answers does not need it"
+
+
+def test_no_acknowledged_outcome_is_lost_or_counted_twice_when_its_writer_is_killed(
+    at: Installation, releases: list[Release]
+) -> None:
+    at.publish(releases[0])
+    _, key = keys.create(at.settings.store_uri, "feedback", [SERVICE])
+    asked = cast("dict[str, Any]", request(5))
+    secret = load_key(at.settings.key_file)
+
+    def told(numbers: range) -> list[str]:
+        """Ids of the predictions whose outcomes were acknowledged."""
+        acknowledged = []
+        with Client(at.url, key=key, timeout_s=60) as client:
+            for number in numbers:
+                answer = client.predict(learner=f"learner {number}", **asked)
+                assert answer.prediction_id
+                client.feedback(answer.prediction_id, [number % 2])
+                acknowledged.append(receipt.verified(secret, answer.prediction_id).id)
+        return acknowledged
+
+    each = OUTCOMES // 16
+    with ThreadPoolExecutor(16) as pool:
+        work = [pool.submit(told, range(i * each, (i + 1) * each)) for i in range(16)]
+        while sum(one.running() for one in work) and not written(at):
+            time.sleep(0.1)
+        time.sleep(3)
+        os.kill(actors(PARTS["replica"])[0].pid, signal.SIGKILL)
+        acknowledged = [id_ for one in work for id_ in one.result()]
+    found = outcomes.gathered(at.settings.store_uri, SERVICE)
+    print(f"{len(acknowledged)} acknowledged, {len(found.rows)} kept, {found.again} told again")
+    assert len(acknowledged) == len(set(acknowledged)) == 16 * each
+    assert set(acknowledged) <= set(found.rows["id"])
+    assert found.rows["id"].n_unique() == len(found.rows)
+    assert found.otherwise == 0
+
+
+def written(at: Installation) -> bool:
+    folder = Path(at.settings.store_uri) / "feedback" / SERVICE
+    return any(folder.rglob("*.parquet"))
+
+
+def test_a_replica_holds_no_more_after_a_hundred_thousand_requests(
+    at: Installation, releases: list[Release], tmp_path: Path
+) -> None:
+    at.publish(releases[1])
+    replica = actors(PARTS["replica"])[-1]
+    with loaded(at, tmp_path, connections=32) as heard:
+        time.sleep(15)
+        before = replica.memory_full_info().uss
+        time.sleep(65)
+        after = replica.memory_full_info().uss
+        told_ = heard()
+    grown = (after - before) / 2**20
+    print(f"{sum(told_.statuses.values())} requests, {grown:+.1f} MiB")
+    assert set(told_.statuses) == {"200"}
+    assert told_.statuses["200"] > 50_000
+    assert grown < 50
