@@ -7,6 +7,7 @@ for them over HTTP; time is a clock that nobody waits for.
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -110,7 +111,7 @@ class Serve:
         return deploy.publish(
             release,
             self.url,
-            site=Site(self.key_file, "store"),
+            site=Site(self.key_file, str(Path(self.key_file).parent / "store")),
             resources=Resources(**claims),
             previous=previous,
         )
@@ -129,12 +130,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     load_key(tmp_path / "key")  # as who ingests does
+    thresholds = gc.get_threshold()
     threads, at = torch.get_num_threads(), Serve(key_file=str(tmp_path / "key"))
     for name in ("run_many", "status", "delete"):
         monkeypatch.setattr(serve, name, getattr(at, name))
     with answering(at) as at.url:
         yield at
     torch.set_num_threads(threads)
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ class Replica:
 
         # More threads than cores of its own slow a small model and starve its neighbours.
         torch.set_num_threads(threads)
-        release = Release(**values)
+        release = self.release = Release(**values)
         key = load_key(Path(site.key_file), make=False)
         model = artifact.fetched(release.artifact)
         verify(model, release)  # raising here keeps traffic on the old version
