@@ -1,7 +1,8 @@
 """`make bench`: what like lengths are worth, what workers hold and cost, what preparing data costs.
 
-And how fast the networks learn beside those of the toolkits. The others alone: `python -m
-tests.bench.memory`, `.efficiency`, `.preparing`, `.padded`.
+And how fast the networks learn beside those of the toolkits, and services answer beside
+LitServe. The others alone: `python -m tests.bench.memory`, `.efficiency`, `.preparing`,
+`.padded`, `.serving`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ray_jobs.families.knowledge.networks import Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import World
 from ray_jobs.predictor import batches
-from tests.bench import efficiency, memory, padded, preparing
+from tests.bench import efficiency, memory, padded, preparing, serving
 
 ROUNDS = 5
 BATCH_COST = 8192  # positions
@@ -79,3 +80,4 @@ if __name__ == "__main__":
     efficiency.main()
     preparing.main()
     padded.main()
+    serving.main()
