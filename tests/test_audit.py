@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def full(*_: object, **__: object) -> int:
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("broken", [(os, "open"), (audit.tempfile, "TemporaryFile")])
+@pytest.mark.parametrize("broken", [(os, "open"), (tempfile, "TemporaryFile")])
 def test_where_no_line_can_be_written_nothing_is_done(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, broken: tuple[Any, str]
 ) -> None:

@@ -20,11 +20,13 @@ from mlflow.utils.proto_json_utils import message_to_json
 
 from flows import reconcile, services
 from flows.audit import trail
+from flows.platform import record
 from flows.platform.locks import held, lock
 from flows.reconcile import AGAIN_S, BROKEN_S, Reconciler, Settled, settle, settle_aside
-from ray_jobs.errors import AwayError, PlatformError
-from ray_jobs.serving import deploy
+from ray_jobs import settings as installation
+from ray_jobs.errors import AwayError, PlatformError, ServiceError
 from ray_jobs.settings import Settings
+from tasks.record import Registry
 from tasks.register import CHAMPION, PREVIOUS, REFUSED
 from tests.live_parts import Serve, serving
 from tests.registry_parts import connected, crowned, registered, release_file
@@ -250,7 +252,7 @@ def test_who_was_refused_and_is_mended_may_be_crowned_again_and_nothing_holds_it
 def test_a_reason_of_any_length_fits_its_tag(
     desk: Desk, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "_served", lambda *_: _raise(deploy.ServiceError("x" * 99_999)))
+    monkeypatch.setattr(services, "_served", lambda *_: _raise(ServiceError("x" * 99_999)))
     crown(client, 2)
     desk.look()
     assert set(tags(client, 2)[REFUSED]) == {"x"}
@@ -317,7 +319,7 @@ def test_a_change_of_while_the_platform_was_down_has_its_way_back_too(
 ) -> None:
     serve.live.clear()
     crown(client, 2)
-    serve.live["algebra"] = services._release(services.Registry.at(settings), "algebra", 2)
+    serve.live["algebra"] = services._release(Registry.at(settings), "algebra", 2)
     desk.look()  # after `lyceum up` put it live
     assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (2, 1))
     serve.live.clear()
@@ -360,7 +362,7 @@ def test_a_promotion_goes_back_to_who_was_live_and_not_to_who_was_only_crowned(
 ) -> None:
     serve.broken.add(("algebra", "3"))
     crown(client, 2)
-    with pytest.raises(deploy.ServiceError):
+    with pytest.raises(ServiceError):
         services.promote(settings, "algebra", 3)
     assert serve.versions() == {"algebra": "1"}
     serve.broken.clear()
@@ -636,7 +638,7 @@ def test_a_process_that_does_not_start_or_does_not_end_ends_nothing_here(
 def test_a_process_that_settles_says_so_in_one_line_and_with_its_exit_status(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(reconcile.installation, "read", lambda: settings)
+    monkeypatch.setattr(installation, "read", lambda: settings)
     monkeypatch.setattr(sys, "argv", ["reconcile", "algebra"])
     for again_s, status in ((0.0, 0), (AGAIN_S, reconcile.AGAIN)):
         monkeypatch.setattr(reconcile, "settle", lambda *_, s=again_s: Settled("a\n  b", s))
@@ -650,7 +652,7 @@ def test_it_looks_on_and_on_and_counts_as_ready_once_mlflow_has_answered(
 ) -> None:
     answers = iter([False, False, True, False, True])
     ready: list[bool] = []
-    path = reconcile.record.reconciler_file(settings.home)
+    path = record.reconciler_file(settings.home)
     path.parent.mkdir(parents=True)
 
     def look(_: Reconciler) -> bool:
