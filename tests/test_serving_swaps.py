@@ -195,6 +195,7 @@ def test_no_acknowledged_outcome_is_lost_or_counted_twice_when_its_writer_is_kil
 ) -> None:
     at.publish(releases[0])
     _, key = keys.create(at.settings.store_uri, "feedback", [SERVICE])
+    time.sleep(keys.KNOWN_S)
     asked = cast("dict[str, Any]", request(5))
     secret = load_key(at.settings.key_file)
 
