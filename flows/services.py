@@ -42,8 +42,8 @@ def status(settings: Settings) -> dict[str, Any]:
     counted = traffic(found["metrics_url"]) if "metrics_url" in found else {}
     services = listed(settings)
     for row in services:
-        if row["live"]:
-            row.update(counted.get(row["service"], Traffic()).as_dict())
+        told = counted.get(row["service"], Traffic()).as_dict()
+        row.update(told if row["live"] else dict.fromkeys(told))
     return {**found, "services": services}
 
 
