@@ -38,12 +38,12 @@ ABSENCE = (PlatformError, RemoteError)  # of something that a version needs, whi
 
 def status(settings: Settings) -> dict[str, Any]:
     """The platform and its services, JSON-able."""
-    found = platform_status(settings)
-    counted = traffic(found["metrics_url"]) if "metrics_url" in found else {}
-    services = listed(settings)
-    for row in services:
-        told = counted.get(row["service"], Traffic()).as_dict()
-        row.update(told if row["live"] else dict.fromkeys(told))
+    found, services = platform_status(settings), listed(settings)
+    if "metrics_url" in found:
+        counted = traffic(found["metrics_url"])
+        for row in services:
+            told = counted.get(row["service"], Traffic()).as_dict()
+            row.update(told if row["live"] else dict.fromkeys(told))
     return {**found, "services": services}
 
 
