@@ -23,6 +23,8 @@ from tests.installation import SCHOOL, Installation
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
 
+SOON_S = 40.0  # takes 12 where two cores have nothing else to do
+
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
@@ -330,7 +332,7 @@ def test_a_champion_crowned_in_mlflow_goes_live_or_says_why_not_and_no_request_i
     console, client = Console(here.status()["mlflow_tracking_uri"]), Client(first["endpoint"], key)
     client.start()
     console.crown(first["version"])
-    assert within(15, lambda: client.answers[-1:] == [first["version"]])
+    assert within(SOON_S, lambda: client.answers[-1:] == [first["version"]])
     release = Path(console.tags(second)["release"])
     whole = release.read_text()
     spoilt = json.loads(whole)
@@ -338,8 +340,8 @@ def test_a_champion_crowned_in_mlflow_goes_live_or_says_why_not_and_no_request_i
     release.write_text(json.dumps(spoilt))
     since = len(client.answers)
     console.crown(second)
-    assert within(15, lambda: "golden request 0" in console.tags(second).get("refused", ""))
-    assert within(15, lambda: console.champion() == first["version"])
+    assert within(SOON_S, lambda: "golden request 0" in console.tags(second).get("refused", ""))
+    assert within(SOON_S, lambda: console.champion() == first["version"])
     release.write_text(whole)
     client.done.set()
     client.join()
