@@ -299,20 +299,23 @@ class Console:
     """MLflow's own interface to one service, as its pages use it."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=f"{url}/api/2.0/mlflow", trust_env=False)
+        self.url = f"{url}/api/2.0/mlflow"
+
+    def told(self, path: str, words: dict[str, str]) -> Any:
+        return httpx.get(f"{self.url}/{path}", params=words).json()
 
     def crown(self, version: str) -> None:
         words = {"name": "knowledge-smoke", "alias": "champion", "version": version}
-        self.http.post("registered-models/alias", json=words).raise_for_status()
+        httpx.post(f"{self.url}/registered-models/alias", json=words).raise_for_status()
 
     def champion(self) -> str:
         words = {"name": "knowledge-smoke"}
-        found = self.http.get("registered-models/get", params=words).json()["registered_model"]
+        found = self.told("registered-models/get", words)["registered_model"]
         return str({a["alias"]: a["version"] for a in found["aliases"]}["champion"])
 
     def tags(self, version: str) -> dict[str, str]:
         words = {"name": "knowledge-smoke", "version": version}
-        found = self.http.get("model-versions/get", params=words).json()["model_version"]
+        found = self.told("model-versions/get", words)["model_version"]
         return {tag["key"]: tag["value"] for tag in found["tags"]}
 
 
