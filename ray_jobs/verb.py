@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Explanation:
 class Logged:
     """How what a verb predicts, and what became of it, stands in a log that can be ingested."""
 
-    rows: Callable[[Any], list[dict[str, Any]]]  # request -> what each prediction is about
+    rows: Callable[[Any], Iterable[dict[str, Any]]]  # request -> what each prediction is about
     column: str  # of the outcome
     # (outcome as a client tells it, vocabulary) -> as a log has it; raises ValueError for none
     outcome: Callable[[float | str, Any], float | str]

@@ -47,7 +47,7 @@ def create(
     from ray_jobs.serving import keys as shelf
 
     at = _installation()
-    with record(at, "keys.create", " ".join(services), name=name) as details:
+    with record(at, "keys.create", " ".join(services)) as details:
         made, text = shelf.create(
             at.store_uri,
             name,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-import numpy as np
 import orjson
 from pydantic import BaseModel, ValidationError
 
@@ -116,13 +115,12 @@ class Answering:
 
     def note(self, verb: Verb, request: Any, outcomes: list[Any]) -> Receipt:
         """What was predicted, which feedback brings back."""
-        kept = outcomes[: receipt.KEPT]
         return receipt.made(
             self.key,
             service=self.release.service,
             version=self.release.version,
             learner=getattr(request, "learner", None),
-            predictions=[one for outcome in kept for one in np.asarray(outcome, float).tolist()],
+            predictions=(one for outcome in outcomes for one in outcome.astype(float).tolist()),
             rows=verb.logged.rows(request) if verb.logged else (),
         )
 

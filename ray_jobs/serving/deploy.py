@@ -100,7 +100,7 @@ def deploy(
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.2,
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
-    ).bind(asdict(release), name, site, alone=_copies(resources) == {"num_replicas": 1})
+    ).bind(asdict(release), name, site, alone=max(resources.replicas, resources.most_replicas) == 1)
     target = serve.RunTarget(application, name=name, route_prefix=f"/{name}")
     serve.run_many([target], wait_for_applications_running=False)
     url = f"{base_url}/{name}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections import Counter as Counts
+from typing import TYPE_CHECKING, Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from ray_jobs.serving.meters import Meters
+from ray_jobs.serving.meters import Meters, taken
 
 if TYPE_CHECKING:
     from ray_jobs.serving.surface import Surface
@@ -43,7 +44,7 @@ class Exporter:
         self.predictions = Counter(
             "lyceum_predictions", "Answers logged, or dropped", (*OF_SERVICE, "fate")
         )
-        self.told = {"written": 0, "dropped": 0}
+        self.told: Counts[Any] = Counts()  # to Ray, of what only grows
         self.labels = {
             "service": surface.release.service,
             "version": surface.release.version or "candidate",
@@ -60,29 +61,29 @@ class Exporter:
         """Tell Ray what was counted since the last time."""
         house, labels = self.surface.house, self.labels
         if house.meters:
-            self._count(house.meters.taken())
+            self._measured(house.meters)
         self.gauges["queue_positions"].set(self.surface.batcher.waiting_cost, labels)
         self.gauges["model_age_seconds"].set(time.time() - self.since_s, labels)
         if house.door:
             self.gauges["keys_age_seconds"].set(house.door.ring.age_s, labels)
         if house.journal:
-            for fate, now in self._fates().items():
-                if now > self.told[fate]:
-                    self.predictions.inc(now - self.told[fate], {**labels, "fate": fate})
-                    self.told[fate] = now
+            self._grown(self.predictions, house.journal.written, fate="written")
+            self._grown(self.predictions, house.journal.dropped, fate="dropped")
 
-    def _count(self, found: Meters) -> None:
-        for (route, status), count in found.requests.items():
-            self.requests.inc(count, {**self.labels, "route": route, "status": str(status)})
-        for route, seconds in found.seconds:
+    def _measured(self, meters: Meters) -> None:
+        for (route, status), count in dict(meters.requests).items():
+            self._grown(self.requests, count, route=route, status=str(status))
+        for route, seconds in taken(meters.seconds):
             self.seconds.observe(seconds, {**self.labels, "route": route})
-        for examples in found.batches:
+        for examples in taken(meters.batches):
             self.batch.observe(examples, self.labels)
 
-    def _fates(self) -> dict[str, int]:
-        journal = self.surface.house.journal
-        assert journal
-        return {"written": journal.written, "dropped": journal.dropped}
+    def _grown(self, counter: Counter, now: int, **labels: str) -> None:
+        """Tell by how much a count has grown since it was told last."""
+        which = (counter, *labels.values())
+        if now > self.told[which]:
+            counter.inc(now - self.told[which], {**self.labels, **labels})
+            self.told[which] = now
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_S):

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -63,7 +64,7 @@ class Journal:
     most: int = MOST
     dropped: int = 0
     written: int = 0
-    entries: list[Entry] = field(default_factory=list)
+    entries: deque[Entry] = field(default_factory=deque)  # of requests' thread and the writer's
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _failing: bool = False
@@ -88,7 +89,7 @@ class Journal:
 
     def flush(self) -> None:
         """Write what waits now; what cannot be written waits on, and the reason is logged once."""
-        taken, self.entries = self.entries, []
+        taken = [self.entries.popleft() for _ in range(len(self.entries))]
         if not taken:
             return
         try:
@@ -97,9 +98,7 @@ class Journal:
             if not self._failing:
                 log.warning("predictions wait to be written: %s", error)
             self._failing = True
-            space = max(0, self.most - len(self.entries))
-            self.dropped += len(taken[space:])
-            self.entries = taken[:space] + self.entries
+            self.entries.extendleft(reversed(taken))
         else:
             self._failing = False
             self.written += len(taken)

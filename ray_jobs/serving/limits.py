@@ -115,14 +115,16 @@ def shared(service: str) -> Limits:
     While the actor is away each replica keeps to the limit by itself.
     """
     fallback = Ledger()
+    found: list[Any] = []  # the actor, looked up once
 
     async def take(key: str, per_second: float, burst: float, wanted: int) -> tuple[int, float]:
         try:
-            granted: tuple[int, float] = await _actor(service).take.remote(
-                key, per_second, burst, wanted
-            )
+            if not found:
+                found.append(await asyncio.to_thread(_actor, service))
+            granted: tuple[int, float] = await found[0].take.remote(key, per_second, burst, wanted)
         except RayError as error:
             log.warning("limits of %s are kept by each replica alone: %s", service, error)
+            found.clear()
             return fallback.take(key, per_second, burst, wanted)
         return granted
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass
 class Meters:
-    """Counts and measurements since they were last taken."""
+    """Counts since the start, and measurements that nobody has taken yet.
+
+    Requests write, and another thread reads: so counts are copied whole, and what
+    is taken is taken one by one.
+    """
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)  # (route, status)
-    seconds: list[tuple[str, float]] = field(default_factory=list)  # (route, how long it took)
-    batches: list[int] = field(default_factory=list)  # examples of each
+    seconds: deque[tuple[str, float]] = field(default_factory=deque)  # (route, how long it took)
+    batches: deque[int] = field(default_factory=deque)  # examples of each
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
         self.seconds.append((route, seconds))
 
-    def taken(self) -> Meters:
-        """What has been counted until now; it begins anew."""
-        found = Meters(self.requests, self.seconds, self.batches)
-        self.requests, self.seconds, self.batches = Counter(), [], []
-        return found
+
+def taken(measured: deque[T]) -> Iterator[T]:
+    """What was measured until now, taken away."""
+    for _ in range(len(measured)):
+        yield measured.popleft()

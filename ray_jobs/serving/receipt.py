@@ -11,8 +11,9 @@ import binascii
 import hmac
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -43,8 +44,8 @@ def made(
     service: str,
     version: str,
     learner: str | None,
-    predictions: Sequence[Any],
-    rows: Sequence[dict[str, Any]] = (),
+    predictions: Iterable[Any],
+    rows: Iterable[dict[str, Any]] = (),
 ) -> Receipt:
     """The note of a prediction made now; the learner's own name is not in it."""
     return Receipt(
@@ -53,8 +54,8 @@ def made(
         version=version,
         time_s=int(time.time()),
         learner=key.alias(learner) if learner else None,
-        predictions=[_rounded(p) for p in predictions[:KEPT]],
-        rows=list(rows[:KEPT]),
+        predictions=[_rounded(p) for p in islice(predictions, KEPT)],
+        rows=list(islice(rows, KEPT)),
     )
 
 

@@ -6,7 +6,7 @@ request becomes examples, and how predictions become an answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,9 +77,9 @@ def _predict_cost(request: PredictRequest) -> int:
     return request.told + len(request.candidates)
 
 
-def _logged(request: PredictRequest) -> list[dict[str, Any]]:
-    candidates = request.candidates
-    return [{"item": one.item, "skills": SEPARATOR.join(one.skills)} for one in candidates]
+def _logged(request: PredictRequest) -> Iterator[dict[str, Any]]:
+    for one in request.candidates:
+        yield {"item": one.item, "skills": SEPARATOR.join(one.skills)}
 
 
 def _credit(outcome: float | str, _vocabulary: Vocabulary) -> float:
