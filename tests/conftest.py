@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from tests.s3_parts import Server, known, serving
+
+if TYPE_CHECKING:
+    from ray_jobs.artifact import Artifact
+    from ray_jobs.settings import Settings
+    from tests.live_parts import Serve
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,3 +46,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """An untrained network, which nobody changes."""
+    from tests.surface_parts import untrained
+
+    return untrained(tmp_path_factory.mktemp("artifact"))
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """A stand-in for a Ray that lasts, with Serve on it."""
+    from tests.live_parts import serving as standing_in
+
+    with standing_in(monkeypatch) as stand_in:
+        yield stand_in
+        assert stand_in.guests == 0, "whoever joins a Ray leaves it again"
+
+
+@pytest.fixture
+def lasting(tmp_path: Path, serve: Serve) -> Settings:
+    """An installation on that Ray."""
+    from ray_jobs.settings import Settings
+
+    return Settings(home=tmp_path / "home", ray_address="127.0.0.1:1", http_port=serve.port)

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ray_jobs.artifact import Artifact
 from ray_jobs.predictor import predict
 from ray_jobs.serving import batching, deadlines
 from ray_jobs.serving.feedback import Recorder
 from ray_jobs.serving.surface import House, Surface
-from tests.surface_parts import KEY, SERVICE, Ask, answer, asking, question, released, untrained
+from tests.surface_parts import KEY, SERVICE, Ask, answer, asking, question, released
 
 POSTS = ("predict", "mastery", "next", "state", "feedback")
 ROUTES = (*(f"v1/{name}" for name in POSTS), f"v2/models/{SERVICE}/infer")
@@ -28,8 +29,7 @@ PREDICTED = {"probability", "level"}
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Surface:
-    model = untrained(tmp_path_factory.mktemp("artifact"))
+def app(model: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Surface:
     recorder = Recorder(str(tmp_path_factory.mktemp("store")), SERVICE)
     return Surface(model, released(model), KEY, house=House(recorder=recorder))
 

@@ -35,13 +35,7 @@ from tests.surface_parts import (
     client,
     released,
     request,
-    untrained,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return untrained(tmp_path_factory.mktemp("artifact"))
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -14,7 +12,7 @@ from ray_jobs.errors import ServiceError
 from ray_jobs.recipe import Resources
 from ray_jobs.settings import Settings
 from tasks.register import PREVIOUS
-from tests.live_parts import Serve, serving
+from tests.live_parts import Serve
 from tests.platform_parts import up_here
 from tests.registry_parts import connected, crowned, registered, release_file
 
@@ -23,16 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    with serving(monkeypatch) as stand_in:
-        yield stand_in
-        assert stand_in.guests == 0, "whoever joins a Ray leaves it again"
-
-
-@pytest.fixture
-def settings(tmp_path: Path, serve: Serve) -> Settings:
-    """An installation whose Ray lasts."""
-    return Settings(home=tmp_path / "home", ray_address="127.0.0.1:1", http_port=serve.port)
+def settings(lasting: Settings) -> Settings:
+    return lasting
 
 
 @pytest.fixture

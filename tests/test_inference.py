@@ -15,15 +15,10 @@ from ray_jobs.artifact import Artifact
 from ray_jobs.predictor import predict
 from ray_jobs.serving import tensors
 from ray_jobs.serving.surface import Surface
-from tests.surface_parts import KEY, SERVICE, Ask, asking, past, question, released, untrained
+from tests.surface_parts import KEY, SERVICE, Ask, asking, past, question, released
 
 INFER = f"v2/models/{SERVICE}/infer"
 ROWS = 5
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return untrained(tmp_path_factory.mktemp("artifact"))
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,7 +27,7 @@ from ray_jobs.errors import AwayError, PlatformError, ServiceError
 from ray_jobs.settings import Settings
 from tasks.record import Registry
 from tasks.register import CHAMPION, PREVIOUS, REFUSED
-from tests.live_parts import Serve, serving
+from tests.live_parts import Serve
 from tests.registry_parts import connected, crowned, registered, release_file
 from tests.remote_parts import Clock
 
@@ -39,16 +38,8 @@ SERVER = "http://mlflow"
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    with serving(monkeypatch) as stand_in:
-        yield stand_in
-        assert stand_in.guests == 0, "whoever joins a Ray leaves it again"
-
-
-@pytest.fixture
-def settings(tmp_path: Path, serve: Serve) -> Settings:
-    """An installation whose Ray lasts."""
-    return Settings(home=tmp_path / "home", ray_address="127.0.0.1:1", http_port=serve.port)
+def settings(lasting: Settings) -> Settings:
+    return lasting
 
 
 @pytest.fixture

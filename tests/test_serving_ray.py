@@ -216,6 +216,40 @@ def test_nobody_comes_in_without_a_key(at: Installation, live: Release) -> None:
     assert answer.headers.get_list("x-request-id") == ["mine"]
 
 
+def test_a_limit_holds_for_all_replicas_together_and_others_feel_nothing(
+    at: Installation, releases: list[Release]
+) -> None:
+    limited, each_s = replace(releases[0], service="limited"), 10.0
+    site, url = Site.of(at.settings), f"{at.cluster.services}/limited/v1/predict"
+    deploy.deploy(limited, at.cluster.services, site=site, resources=Resources(replicas=2))
+    made = [keys.create(site.store, "test", ["limited"], per_second=n)[1] for n in (each_s, 0)]
+    time.sleep(keys.KNOWN_S)
+    told: list[list[httpx.Response]] = [[], []]
+
+    def ask(heard: list[httpx.Response], key: str) -> None:
+        headers = {"authorization": f"Bearer {key}"}
+        while time.monotonic() < begin + 4:
+            heard.append(httpx.post(url, json=request(1), headers=headers))
+
+    begin = time.monotonic()
+    asked = [threading.Thread(target=ask, args=pair) for pair in zip(told, made, strict=True)]
+    more = [threading.Thread(target=ask, args=(told[0], made[0])) for _ in range(3)]
+    for thread in (*asked, *more):
+        thread.start()
+    for thread in (*asked, *more):
+        thread.join()
+    seconds = time.monotonic() - begin
+    deploy.remove("limited")
+    statuses = Counter(one.status_code for one in told[0])
+    assert set(statuses) == {200, 429}
+    assert 0.6 * each_s * (1 + seconds) < statuses[200] <= each_s * (1 + seconds) + 1
+    waits = {int(one.headers["retry-after"]) for one in told[0] if one.status_code == 429}
+    assert waits == {1}
+    assert {one.status_code for one in told[1]} == {200}
+    actors = [a["name"] for a in ray.util.list_named_actors(all_namespaces=True)]
+    assert "limits-limited" in actors, "the two spent from one ledger"
+
+
 def test_what_is_live_already_is_left_alone(at: Installation, live: Release) -> None:
     before = replicas()
     assert at.publish(live) == at.url

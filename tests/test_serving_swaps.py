@@ -21,6 +21,7 @@ import orjson
 import psutil
 import pytest
 
+from flows.platform.processes import marked
 from ray_jobs.client import Client
 from ray_jobs.errors import ServiceError
 from ray_jobs.privacy import load_key
@@ -137,11 +138,9 @@ def test_ten_swaps_five_rollbacks_and_three_failures_harm_nobody(
     assert told.versions[-1] == live[-1].version
 
 
-def actors(part: str) -> list[psutil.Process]:
-    """Processes of this installation's Serve whose title has a part."""
-    own = psutil.Process()
-    found = [p for p in own.children(recursive=True) if part in title(p)]
-    return found or [p for p in psutil.process_iter() if part in title(p)]
+def processes(at: Installation, part: str) -> list[psutil.Process]:
+    """Processes of this installation, and of no other, whose title has a part."""
+    return [p for p in marked(at.settings.home, lambda _: True) if part in title(p)]
 
 
 def title(process: psutil.Process) -> str:
@@ -167,7 +166,7 @@ def test_a_part_that_is_killed_comes_back_and_a_client_that_retries_sees_nothing
     with loaded(at, tmp_path) as heard, Client(at.url, key=key) as client:
         time.sleep(3)
         killed = time.time()
-        (victim, *_) = actors(PARTS[part])
+        (victim, *_) = processes(at, PARTS[part])
         os.kill(victim.pid, signal.SIGKILL)
         until = time.monotonic() + AGAIN_S
         count, asked = 0, cast("dict[str, Any]", request(5))
@@ -216,7 +215,7 @@ def test_no_acknowledged_outcome_is_lost_or_counted_twice_when_its_writer_is_kil
         while sum(one.running() for one in work) and not written(at):
             time.sleep(0.1)
         time.sleep(3)
-        os.kill(actors(PARTS["replica"])[0].pid, signal.SIGKILL)
+        os.kill(processes(at, PARTS["replica"])[0].pid, signal.SIGKILL)
         acknowledged = [id_ for one in work for id_ in one.result()]
     found = outcomes.gathered(at.settings.store_uri, SERVICE)
     print(f"{len(acknowledged)} acknowledged, {len(found.rows)} kept, {found.again} told again")
@@ -235,7 +234,7 @@ def test_a_replica_holds_no_more_after_a_hundred_thousand_requests(
     at: Installation, releases: list[Release], tmp_path: Path
 ) -> None:
     at.publish(releases[1])
-    replica = actors(PARTS["replica"])[-1]
+    replica = processes(at, PARTS["replica"])[-1]
     with loaded(at, tmp_path, connections=32) as heard:
         time.sleep(15)
         before = replica.memory_full_info().uss

@@ -20,15 +20,10 @@ from ray_jobs.serving.door import Door
 from ray_jobs.serving.feedback import Recorder
 from ray_jobs.serving.keys import Keyring
 from ray_jobs.serving.surface import House, Surface
-from tests.surface_parts import KEY, SERVICE, listening, past, question, released, untrained
+from tests.surface_parts import KEY, SERVICE, listening, past, question, released
 
 ROWS = 6
 CASES = 40  # of each operation
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return untrained(tmp_path_factory.mktemp("artifact"))
 
 
 @pytest.fixture(scope="module")

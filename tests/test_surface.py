@@ -38,13 +38,7 @@ from tests.surface_parts import (
     question,
     released,
     request,
-    untrained,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return untrained(tmp_path_factory.mktemp("artifact"))
 
 
 @pytest.fixture(scope="module")
