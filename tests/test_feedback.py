@@ -108,9 +108,10 @@ def refusal(told: httpx.Response, status: int) -> str:
 
 def test_what_cannot_be_is_refused_with_where_and_nothing_is_kept(ask: Ask, tmp_path: Path) -> None:
     good = predicted(ask)["prediction_id"]
+    other = "y" if good.endswith("x") else "x"
     state = ask("POST", "v1/mastery", {"history": [], "skills": ["adding"]}).json()
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"prediction_id": good[:-1] + "x", "outcomes": [1]}, "/prediction_id"),
+        ({"prediction_id": good[:-1] + other, "outcomes": [1]}, "/prediction_id"),
         ({"prediction_id": "none", "outcomes": [1]}, "/prediction_id"),
         ({"prediction_id": state["prediction_id"], "outcomes": [1]}, "/prediction_id"),
         ({"prediction_id": good, "outcomes": [1, 0]}, "/outcomes"),
