@@ -7,7 +7,9 @@ a half-written artifact does not load, and a damaged one says where.
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import logging
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +20,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ray_jobs import store
+from ray_jobs import node_cache, settings, store
 from ray_jobs.errors import ArtifactError, UsageError
 from ray_jobs.families import Family, family
 from ray_jobs.recipe import as_dict, spec_from
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 MANIFEST = "manifest.json"
+
 SEAL = "manifest.sha256"  # of the manifest, since nothing else would tell that it is damaged
 
 
@@ -97,12 +102,42 @@ def read(folder: Path) -> Artifact:
 
 
 def fetched(uri: str) -> Artifact:
-    """Load an artifact from the store.
+    """Load an artifact from the store; from elsewhere it comes once to a node, by its digest.
 
     Raises ArtifactError when it is damaged, StoreError when nothing is there.
     """
-    with tempfile.TemporaryDirectory(prefix="lyceum-artifact-") as folder:
-        return read(store.fetch(uri, Path(folder)))
+    if store.is_local(uri):
+        return read(store.fetch(uri, store.local_path(uri)))
+    folder = _on_this_node(uri)
+    try:
+        return read(folder)
+    except ArtifactError as error:  # it was whole when it came
+        log.warning("%s; fetched again from %s", error, uri)
+        shutil.rmtree(folder)
+        return read(_on_this_node(uri))
+
+
+def cache(home: Path) -> Path:
+    """Where a node keeps models of a store that is elsewhere."""
+    return home / "cache" / "models"
+
+
+def _on_this_node(uri: str) -> Path:
+    digest = store.read_bytes(store.join(uri, SEAL)).decode("ascii", "replace")
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ArtifactError(f"{uri}/{SEAL} is damaged; train again or roll back")
+
+    def come(folder: Path) -> None:
+        store.fetch(uri, folder)
+        try:
+            manifest, _ = _manifest(folder)
+            for name, sha in manifest["files"].items():
+                _verified(folder / name, sha)
+        except ArtifactError as error:
+            raise ArtifactError(str(error).replace(str(folder), uri)) from error
+
+    within = cache(settings.read().home)
+    return node_cache.kept(within, digest, come, what="models")
 
 
 def _manifest(folder: Path) -> tuple[dict[str, Any], str]:

@@ -7,6 +7,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,62 @@ def test_an_artifact_travels_over_a_store(folder: Path, tmp_path: Path) -> None:
     uri = f"memory://{tmp_path.name}/artifact"
     store.put_folder(folder, uri)
     assert artifact.read(store.fetch(uri, tmp_path / "back")).digest == artifact.read(folder).digest
+
+
+@pytest.fixture
+def elsewhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The artifact on a store that is not this machine's disk."""
+    monkeypatch.setenv("LYCEUM_HOME", str(tmp_path / "home"))
+    uri = f"memory://{tmp_path.name}/elsewhere"
+    store.put_folder(folder, uri)
+    return uri
+
+
+def test_a_model_comes_to_a_node_once(
+    elsewhere: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: list[str] = []
+    fetch = store.fetch
+    monkeypatch.setattr(store, "fetch", lambda uri, into: came.append(uri) or fetch(uri, into))  # type: ignore[func-returns-value]
+    with ThreadPoolExecutor(4) as pool:  # as replicas that start together
+        found = list(pool.map(artifact.fetched, [elsewhere] * 4))
+    assert {model.digest for model in found} == {artifact.read(folder).digest}
+    assert came == [elsewhere]
+
+
+def test_a_model_that_changed_on_the_store_is_not_taken_from_the_node(
+    elsewhere: str, table: pl.DataFrame, tmp_path: Path
+) -> None:
+    before = artifact.fetched(elsewhere).digest
+    other, words = Lstm(width=4, neighbours=0), KNOWLEDGE.vocabulary([table])
+    place, module = tmp_path / "other", other.build(words)
+    artifact.write(
+        place, kind="knowledge", spec=other, vocabulary=words, module=module, about=ABOUT
+    )
+    store.put_folder(place, elsewhere)
+    assert artifact.fetched(elsewhere).digest == artifact.read(place).digest != before
+
+
+def test_a_copy_that_was_damaged_on_the_node_comes_again(
+    elsewhere: str, folder: Path, tmp_path: Path
+) -> None:
+    artifact.fetched(elsewhere)
+    (copy,) = (tmp_path / "home").rglob("weights.safetensors")
+    copy.write_bytes(b"half")
+    assert artifact.fetched(elsewhere).digest == artifact.read(folder).digest
+
+
+def test_what_is_damaged_on_the_store_is_named_there_and_not_kept(
+    elsewhere: str, tmp_path: Path
+) -> None:
+    store.write_bytes(f"{elsewhere}/vocabulary.json", b"{}")
+    with pytest.raises(ArtifactError, match=f"{elsewhere}/vocabulary.json does not match"):
+        artifact.fetched(elsewhere)
+    store.write_bytes(f"{elsewhere}/{SEAL}", b"../../elsewhere")
+    with pytest.raises(ArtifactError, match=f"{elsewhere}/{SEAL} is damaged"):
+        artifact.fetched(elsewhere)
+    left = (tmp_path / "home" / "cache" / "models").iterdir()
+    assert [path.name for path in left if not path.name.endswith(".half")] == ["lock"]
 
 
 @settings(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.predictor import batches
-from ray_jobs.serving.batching import Batcher
+from ray_jobs.serving.batching import MOMENT_S, Batcher
 from ray_jobs.training.order import epoch_batches
 
 BATCH_COST = 20
@@ -132,6 +134,60 @@ def test_those_who_come_at_once_go_in_as_few_batches_as_their_order_allows(
     for cost in costs:
         fewest, room = (fewest, room - cost) if cost <= room else (fewest + 1, BATCH_COST - cost)
     assert len(model.batches) == fewest
+
+
+def test_who_comes_some_turns_later_goes_with_the_first() -> None:
+    model = Model()
+    batcher = Batcher(model, 100)  # type: ignore[arg-type]
+    visits: list[Visit] = [(2 * who, [1], False) for who in range(5)]
+    requests = [[Example(who, 0, 1)] for who in range(5)]
+    asyncio.run(visited(batcher, requests, visits))
+    assert [len(batch) for batch in model.batches] == [5]
+
+
+@dataclass
+class Timed(Model):
+    """A model that takes its time, and remembers where it ran."""
+
+    seconds: float = 0.0
+    threads: list[str] = field(default_factory=list)
+
+    def module(self, batch: list[Example]) -> list[str]:
+        self.threads.append(threading.current_thread().name)
+        time.sleep(self.seconds)
+        return super().module(batch)
+
+
+async def ticks_meanwhile(batcher: Batcher) -> int:
+    """How often others had their turn while a request was answered."""
+    task, ticks = asyncio.create_task(batcher.outcomes([Example(0, 0, 1)])), 0
+    while not task.done():
+        await asyncio.sleep(0)
+        ticks += 1
+    await task
+    return ticks
+
+
+def test_others_have_their_turn_while_the_model_takes_long() -> None:
+    async def asked() -> list[int]:
+        batcher = Batcher(Timed(seconds=5 * MOMENT_S), BATCH_COST)  # type: ignore[arg-type]
+        return [await ticks_meanwhile(batcher) for _ in range(3)]
+
+    assert min(asyncio.run(asked())) > 10
+
+
+def test_what_takes_a_moment_changes_no_thread_once_that_is_known() -> None:
+    model = Timed()
+
+    async def asked() -> None:
+        batcher = Batcher(model, BATCH_COST)  # type: ignore[arg-type]
+        for _ in range(3):
+            await batcher.outcomes([Example(0, 0, 1)])
+
+    asyncio.run(asked())
+    first, *others = model.threads
+    assert first.startswith("model")
+    assert set(others) == {threading.main_thread().name}
 
 
 @given(st.integers(0, 50), st.integers(1, 9), st.integers(1, 40))

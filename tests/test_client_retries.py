@@ -86,6 +86,13 @@ def test_a_wait_that_is_asked_for_is_kept_exactly(make: Make, clock: Clock) -> N
     assert clock.pauses == [7, 3]
 
 
+def test_told_to_ask_at_once_it_pauses_all_the_same(make: Make, clock: Clock) -> None:
+    with playing(*[plain(503, **{"retry-after": "0"})] * 5, Reply()) as service:
+        make(service.url)("predict", history=[])
+    assert len(clock.pauses) == 5
+    assert sum(clock.pauses) > 0
+
+
 def test_a_wait_beyond_the_deadline_is_told_at_once(make: Make, clock: Clock) -> None:
     kinds: dict[int, type[LyceumApiError]] = {429: RateLimited, 503: Unavailable}
     for status, kind in kinds.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -201,6 +202,18 @@ def test_a_published_release_answers_what_was_evaluated(at: Installation, live: 
     refused = httpx.post(f"{at.url}/v1/predict", json={}, headers=at.headers)
     assert refused.headers["content-type"] == "application/problem+json"
     assert httpx.get(f"{at.url}/openapi.json").json()["servers"] == [{"url": f"/{SERVICE}"}]
+
+
+def test_a_replica_logs_lines_of_json_of_its_version(at: Installation, live: Release) -> None:
+    node = ray._private.worker._global_node
+    assert node
+    folder = Path(node.get_logs_dir_path()) / "serve"
+    written = [path.read_text() for path in folder.glob(f"replica_{SERVICE}_*.log")]
+    lines = [json.loads(line) for text in written for line in text.splitlines()]
+    (loaded,) = [line for line in lines if line["message"].startswith("loaded and verified in ")]
+    assert loaded["version"] == live.version
+    assert loaded["lineage"] == live.lineage
+    assert loaded["application"] == SERVICE
 
 
 def test_nobody_comes_in_without_a_key(at: Installation, live: Release) -> None:

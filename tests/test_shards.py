@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ray_jobs import node_cache
 from ray_jobs.data.tables import parts, read_parquet
 from ray_jobs.errors import StoreError
 from ray_jobs.training import shards, splits
@@ -140,7 +141,7 @@ def test_who_has_shards_open_reads_on_when_they_are_forgotten(tmp_path: Path) ->
 
 
 def test_shards_nobody_has_opened_for_a_day_go_when_others_come(tmp_path: Path) -> None:
-    for key, age in (("old", shards.STALE_S + 60), ("young", shards.STALE_S - 60)):
+    for key, age in (("old", node_cache.STALE_S + 60), ("young", node_cache.STALE_S - 60)):
         shards.local(tmp_path, key, Example, Source(), cost)
         then = time.time() - age
         os.utime(tmp_path / key, (then, then))

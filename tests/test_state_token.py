@@ -323,12 +323,12 @@ def test_an_answer_from_before_the_state_is_refused(ask: Ask) -> None:
 
 def test_the_document_tells_of_states_and_of_the_conflict() -> None:
     app = surface("lstm")
-    document = openapi.document(app.release, app.verbs, app.prefix)
+    document = openapi.document(app.release, app.verbs, app.prefix, {"name": "m", "inputs": []})
     posts = {
         path: methods["post"] for path, methods in document["paths"].items() if "post" in methods
     }
     verbs = {"/v1/predict", "/v1/mastery", "/v1/next", "/v1/state"}
-    assert set(posts) == {*verbs, "/v1/feedback"}
+    assert set(posts) == {*verbs, "/v1/feedback", "/v2/models/m/infer"}
     assert {path for path, post in posts.items() if "409" in post["responses"]} == verbs
     schema = document["components"]["schemas"]["PredictRequest"]["properties"]["state"]
     assert schema["type"] == "string"

@@ -20,7 +20,7 @@ from ray_jobs import artifact
 from ray_jobs.errors import TrainingError
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.recipe import Budget, Resources
-from ray_jobs.training import events
+from ray_jobs.training import allocator, driver, events
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.local import agent_on_any_port
@@ -114,6 +114,13 @@ def undisturbed(
     told: list[Event] = []
     digest = wait(asked, submit(asked, dashboard), dashboard, told.append)
     return asked, digest, told
+
+
+def test_the_thread_that_trains_is_given_the_memory_that_it_freed(
+    splits: Path, tmp_path: Path
+) -> None:
+    asked = driver._run_config(job(splits, tmp_path))
+    assert asked.worker_runtime_env["env_vars"] == allocator.ONE_ARENA
 
 
 def test_a_submitted_job_trains_and_tells_every_epoch_once(

@@ -206,7 +206,7 @@ def _path(verb: str, explain: bool) -> str:
 
 def _pause_s(error: LyceumApiError, tries: int) -> float:
     """As long as the server asks for; else up to twice as long each time, at random."""
-    if error.retry_after_s is not None:
+    if error.retry_after_s:  # "at once" is no hint, and asked without a pause a server drowns
         return error.retry_after_s
     longest_s = min(PAUSE_S * 2.0 ** min(tries - 1, 10), LONGEST_PAUSE_S)
     return random.uniform(0, longest_s)  # noqa: S311 - spreads clients, hides nothing

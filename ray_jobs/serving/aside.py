@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 THREADS = Path("/proc/self/task")
@@ -16,9 +17,10 @@ PATIENCE_S = 10.0  # after which it takes its turn like everybody: a busy machin
 def aside() -> Iterator[None]:
     """Give this process's threads only what others leave, for the block or for some seconds.
 
-    On Linux, where a process may do so and take it back (SCHED_IDLE); elsewhere nothing changes.
+    On Linux, where a process may do so and take it back (SCHED_IDLE): that needs CAP_SYS_NICE, or
+    a limit of niceness (RLIMIT_NICE) that users seldom have. Elsewhere nothing changes.
     """
-    if not hasattr(os, "SCHED_IDLE"):
+    if not _may_come_back():
         yield
         return
     _scheduled(os.SCHED_IDLE)
@@ -30,6 +32,23 @@ def aside() -> Iterator[None]:
     finally:
         over.cancel()
         _scheduled(os.SCHED_OTHER)
+
+
+def _may_come_back() -> bool:
+    """Tried by a thread that has nothing else to do, since only its own policy changes."""
+    if not hasattr(os, "SCHED_IDLE"):
+        return False
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_there_and_back).result()
+
+
+def _there_and_back() -> bool:
+    try:
+        for policy in (os.SCHED_IDLE, os.SCHED_OTHER):
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+    except PermissionError:
+        return False
+    return True
 
 
 def _scheduled(policy: int) -> None:

@@ -1,12 +1,14 @@
 """Micro-batches by cost: whoever arrives while the model is busy goes together next.
 
-Nobody waits when the model is idle, so a lone request pays nothing for
-batching; a batch is filled up to a cost in positions, not to a count.
+Nobody waits for others who may come, so a lone request pays nothing for batching;
+but who has sent already is let in first. A batch is filled up to a cost in positions,
+not to a count. What takes the model a moment is not worth a change of threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,8 @@ from ray_jobs.predictor import predict
 from ray_jobs.serving.meters import Meters
 from ray_jobs.serving.problem import Problem
 
+MOMENT_S = 0.004  # of the model, for which nobody else could do much
+TURNS = 3  # of the loop in which nobody came: between a request's bytes and its place here
 MOST_COST = 2**21  # positions that may wait; about twenty seconds of the model
 
 
@@ -49,6 +53,7 @@ class Batcher:
         self.queue: deque[Waiting] = deque()
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self.runner: asyncio.Task[None] | None = None
+        self.cost_s: float | None = None  # of a position, by the batch before; None: not known
 
     async def outcomes(self, examples: Sequence[Any]) -> list[Any]:
         """Predictions of each example, computed together with whoever waits as well.
@@ -84,17 +89,40 @@ class Batcher:
             yield examples[start:], cost
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while group := self._next():
+        while self.queue:
+            await self._arrivals()
+            if not (group := self._next()):
+                continue  # all of them left
             examples = [e for waiting in group for e in waiting.examples]
             if self.meters:
                 self.meters.batches.append(len(examples))
             try:
-                outcomes = await loop.run_in_executor(self.thread, predict, self.model, examples)
+                outcomes = await self._predicted(examples, sum(one.cost for one in group))
             except Exception as error:  # noqa: BLE001 - each caller gets it; the runner lives on
                 _fail(group, error)
             else:
                 _tell(group, outcomes)
+
+    async def _arrivals(self) -> None:
+        """Let in who stands at the door."""
+        quiet = 0
+        while quiet < TURNS and self.waiting_cost < self.batch_cost:
+            before = len(self.queue)
+            await asyncio.sleep(0)
+            quiet = 0 if len(self.queue) > before else quiet + 1
+
+    async def _predicted(self, examples: Sequence[Any], cost: int) -> list[Any]:
+        """Predictions, here where they take a moment, else in the model's thread."""
+        if self.cost_s is not None and cost * self.cost_s < MOMENT_S:
+            return self._timed(examples, cost)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.thread, self._timed, examples, cost)
+
+    def _timed(self, examples: Sequence[Any], cost: int) -> list[Any]:
+        begin = time.perf_counter()
+        outcomes = predict(self.model, examples)
+        self.cost_s = (time.perf_counter() - begin) / max(cost, 1)
+        return outcomes
 
     def _next(self) -> list[Waiting]:
         """Who goes together now; empty when nobody waits any more."""

@@ -75,7 +75,7 @@ def publish(
     try:
         return deploy(release, base_url, site=site, resources=resources)
     except ServiceError:
-        _put_back(release, previous, base_url, site=site, resources=resources)
+        _put_back(release, previous, base_url, site=site)
         raise
 
 
@@ -99,7 +99,7 @@ def deploy(
         health_check_period_s=5,
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.2,
-        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False, log_level="WARNING"),
     ).bind(asdict(release), name, site, alone=max(resources.replicas, resources.most_replicas) == 1)
     target = serve.RunTarget(application, name=name, route_prefix=f"/{name}")
     serve.run_many([target], wait_for_applications_running=False)
@@ -176,14 +176,13 @@ def _put_back(
     base_url: str,
     *,
     site: Site,
-    resources: Resources,
 ) -> None:
     """Make Serve want the previous release again, or nothing where there was none."""
     service = failed.service
     try:
         if previous is not None and previous.lineage != failed.lineage:
             log.warning("%s stays on version %s", service, previous.version)
-            deploy(previous, base_url, site=site, resources=resources)
+            deploy(previous, base_url, site=site, resources=Resources(**previous.resources))
         elif live_version(f"{base_url}/{service}") is None:
             remove(service)
     except ServiceError:

@@ -117,6 +117,15 @@ class Inference:
     def _plain(self, name: str, values: list[Any]) -> list[Any]:
         """A column with None for what is missing: NaN, or an empty text."""
         if self.columns[name].kind == "number":
-            return [None if v is None or v == "" or math.isnan(v) else v for v in values]
-        texts = [None if v is None or v == "" else v for v in values]
-        return [v if v is None or isinstance(v, str) else f"{v:g}" for v in texts]
+            return [None if _is_missing(v) else v for v in values]
+        return [None if _is_missing(v) else v if isinstance(v, str) else _name(v) for v in values]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _name(number: float) -> str:
+    """A number as the name that a log has for it: 7.0 is 7, and no digit is lost."""
+    whole = isinstance(number, float) and number.is_integer()
+    return str(int(number) if whole else number)

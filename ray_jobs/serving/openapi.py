@@ -10,12 +10,23 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from ray_jobs.serving import openapi_inference
 from ray_jobs.serving.feedback import FeedbackRequest, FeedbackResponse
+from ray_jobs.serving.openapi_parts import (
+    REFERENCE,
+    REFUSED,
+    TEXT,
+    WITH_A_KEY,
+    an_object,
+    content,
+    failures,
+    got,
+    list_of,
+    reference,
+)
 from ray_jobs.serving.release import Release
 from ray_jobs.verb import Verb
 
-REFERENCE = "#/components/schemas/{model}"
-TEXT = {"type": "string"}
 PROBLEM = {
     "type": "object",
     "description": "RFC 9457 problem details",
@@ -36,6 +47,7 @@ PROBLEM = {
                 },
             },
         },
+        "error": {**TEXT, "description": "below v2: the detail, where its clients look for it"},
     },
 }
 STAMP = {
@@ -61,31 +73,22 @@ EXPLAIN = {
 KEYS = {
     "key": {"type": "http", "scheme": "bearer", "description": "of lyceum keys create"},
 }
-WITH_A_KEY: dict[str, Any] = {"security": [{"key": []}]}
-REFUSED = ("401", "403", "429")  # by the door
 STATE = {"type": "object", "required": ["status"], "properties": {"status": TEXT}}
-FAILURES = {
-    "400": "not JSON",
-    "401": "no key, or none that is valid here",
-    "403": "a key that may not do this here",
-    "408": "the body did not arrive in time",
-    "409": "a state of another version; send the history instead",
-    "413": "too large",
-    "415": "another content type than application/json",
-    "422": "does not fit the schema",
-    "429": "over the limit of the key; Retry-After says when to ask again",
-    "500": "our fault",
-    "503": "not ready, or too busy; try again",
-}
 
 
-def document(release: Release, verbs: Mapping[str, Verb], prefix: str) -> dict[str, Any]:
-    """The whole document; its paths are below the service's prefix."""
+def document(
+    release: Release, verbs: Mapping[str, Verb], prefix: str, model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The whole document; its paths are below the service's prefix.
+
+    `model` is what the Open Inference Protocol tells of it.
+    """
     models = [(verb.request, "validation") for verb in verbs.values()]
     models += [(verb.response, "serialization") for verb in verbs.values()]
     models += [(FeedbackRequest, "validation"), (FeedbackResponse, "serialization")]
     _, schemas = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
     own = {"Problem": PROBLEM, "Stamp": STAMP, "Receipt": RECEIPT, "State": STATE}
+    own |= openapi_inference.SCHEMAS
     return {
         "openapi": "3.1.0",
         "info": {
@@ -98,6 +101,7 @@ def document(release: Release, verbs: Mapping[str, Verb], prefix: str) -> dict[s
             **{f"/v1/{name}": {"post": _post(name, verb)} for name, verb in verbs.items()},
             **({"/v1/feedback": {"post": _feedback()}} if verbs["predict"].logged else {}),
             **_gets(),
+            **openapi_inference.paths(model, _rows(verbs["predict"])),
         },
         "components": {"schemas": {**schemas["$defs"], **own}, "securitySchemes": KEYS},
     }
@@ -123,43 +127,40 @@ def page(openapi: Mapping[str, Any]) -> str:
     )
 
 
+def _rows(verb: Verb) -> list[dict[str, Any]]:
+    """The example of a verb, as rows of a frame."""
+    if verb.logged is None:
+        return []
+    request = verb.request.model_validate(verb.request.model_json_schema()["examples"][0])
+    whose = {verb.logged.learner: "ada"} if verb.logged.learner else {}
+    return [{**whose, **row} for row in verb.logged.rows(request)]
+
+
 def _gets() -> dict[str, Any]:
-    state = {"allOf": [_reference("State"), _reference("Stamp")]}
-    pages = {
-        "v1/model": ("The model card: version, lineage, data, figures, schema", _json("Stamp")),
-        "healthz": ("The replica is alive", _content(state)),
-        "readyz": ("The replica answers a golden request rightly", _content(state)),
-        "openapi.json": ("This document", _content({"type": "object"})),
-        "docs": ("This document as a page", {"text/html": {"schema": TEXT}}),
+    state = content({"allOf": [reference("State"), reference("Stamp")]})
+    page = {"text/html": {"schema": TEXT}}
+    whole = content({"type": "object"})
+    card = "The model card: version, lineage, data, figures, schema"
+    ready = "The replica answers a golden request rightly"
+    return {
+        "/v1/model": got("model", card, content(reference("Stamp")), keyed=True, ready=False),
+        "/healthz": got("healthz", "The replica is alive", state, keyed=False, ready=False),
+        "/readyz": got("readyz", ready, state, keyed=False, ready=True),
+        "/openapi.json": got("openapi", "This document", whole, keyed=False, ready=False),
+        "/docs": got("docs", "This document as a page", page, keyed=False, ready=False),
     }
-    paths: dict[str, Any] = {}
-    for path, (summary, content) in pages.items():
-        responses: dict[str, Any] = {"200": {"description": summary, "content": content}}
-        if path == "readyz":
-            responses |= _failures("503")
-        name = path.removeprefix("v1/").removesuffix(".json")
-        operation: dict[str, Any] = {
-            "summary": summary,
-            "operationId": name,
-            "responses": responses,
-        }
-        if path == "v1/model":
-            operation |= WITH_A_KEY
-            responses |= _failures(*REFUSED)
-        paths[f"/{path}"] = {"get": operation}
-    return paths
 
 
 def _post(name: str, verb: Verb) -> dict[str, Any]:
-    answer = _reference(verb.response.__name__)
-    answered = answer if verb.keeps else {"allOf": [answer, _reference("Receipt")]}
+    answer = reference(verb.response.__name__)
+    answered = answer if verb.keeps else {"allOf": [answer, reference("Receipt")]}
     return {
         "summary": verb.summary,
         "operationId": name,
         **({"parameters": [EXPLAIN]} if verb.explanation else {}),
         **_asked(verb.request),
         **_answered(
-            {"oneOf": [answered, _list_of("answers", answered)]},
+            {"oneOf": [answered, _many("answers", answered)]},
             *(["409"] if verb.remembers else []),
         ),
     }
@@ -170,42 +171,24 @@ def _feedback() -> dict[str, Any]:
         "summary": (FeedbackRequest.__doc__ or "").strip(),
         "operationId": "feedback",
         **_asked(FeedbackRequest),
-        **_answered(_reference("FeedbackResponse")),
+        **_answered(reference("FeedbackResponse")),
     }
 
 
 def _asked(request: type[BaseModel]) -> dict[str, Any]:
     """One request, or many, by whoever has a key."""
-    one, example = _reference(request.__name__), request.model_json_schema()["examples"][0]
-    asked = {"schema": {"oneOf": [one, _list_of("instances", one)]}, "example": example}
+    one, example = reference(request.__name__), request.model_json_schema()["examples"][0]
+    asked = {"schema": {"oneOf": [one, _many("instances", one)]}, "example": example}
     return {**WITH_A_KEY, "requestBody": {"required": True, "content": {"application/json": asked}}}
 
 
 def _answered(schema: dict[str, Any], *more: str) -> dict[str, Any]:
     """What is said, and which model says so; or what may be wrong."""
-    stamped = {"allOf": [schema, _reference("Stamp")]}
+    stamped = {"allOf": [schema, reference("Stamp")]}
     wrong = sorted({"400", "408", "413", "415", "422", "500", "503", *REFUSED, *more})
-    answered = {"description": "answered", "content": _content(stamped)}
-    return {"responses": {"200": answered, **_failures(*wrong)}}
+    answered = {"description": "answered", "content": content(stamped)}
+    return {"responses": {"200": answered, **failures(*wrong)}}
 
 
-def _list_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    items = {"type": "array", "items": schema, "minItems": 1}
-    return {"type": "object", "required": [name], "properties": {name: items}}
-
-
-def _failures(*codes: str) -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": _reference("Problem")}}
-    return {code: {"description": FAILURES[code], "content": content} for code in codes}
-
-
-def _reference(model: str) -> dict[str, Any]:
-    return {"$ref": REFERENCE.format(model=model)}
-
-
-def _json(model: str) -> dict[str, Any]:
-    return _content(_reference(model))
-
-
-def _content(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _many(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return an_object(**{name: list_of(schema, minItems=1)})

@@ -7,6 +7,8 @@ happens aside.
 from __future__ import annotations
 
 import gc
+import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ray_jobs.privacy import Key
     from ray_jobs.serving.release import Release
     from ray_jobs.serving.surface import House, Surface
+
+log = logging.getLogger(__name__)
 
 COLLECTED_AFTER = 50_000  # objects more than went
 
@@ -35,8 +39,10 @@ class Replica:
         alone: bool = True,
         threads: int = 1,
     ):
+        begin = time.monotonic()
         with aside():
             self._load(release, prefix, site, alone=alone, threads=threads)
+        log.info("loaded and verified in %.1f s", time.monotonic() - begin)
         # What is there now stays: the collector need not look at it again and again, and what
         # comes with requests mostly goes by itself.
         gc.freeze()
@@ -50,6 +56,7 @@ class Replica:
 
         from ray_jobs import artifact
         from ray_jobs.privacy import load_key
+        from ray_jobs.serving import logs
         from ray_jobs.serving.exporter import Exporter
         from ray_jobs.serving.release import Release, verify
         from ray_jobs.serving.surface import Surface
@@ -57,6 +64,7 @@ class Replica:
         # More threads than cores of its own slow a small model and starve its neighbours.
         torch.set_num_threads(threads)
         release = self.release = Release(**values)
+        logs.structured(release)
         key = load_key(Path(site.key_file), make=False)
         model = artifact.fetched(release.artifact)
         verify(model, release)  # raising here keeps traffic on the old version
@@ -73,6 +81,7 @@ class Replica:
             house.journal.stop()
             house.door.ring.stop()
             self.exporter.stop()
+            log.info("has answered its last request")
 
 
 def _house(release: Release, key: Key, site: Site, *, alone: bool) -> House:

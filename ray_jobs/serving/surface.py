@@ -113,7 +113,8 @@ class Surface:
             status, headers, answer = self._refused(call, deadline.problem())
         except Exception:
             log.exception("request failed")
-            fault = Problem(500, "this is our fault; the replica's log says more")
+            known = f"request {call.id}" if call.id else "it"
+            fault = Problem(500, f"this is our fault; the replica's log says more of {known}")
             status, headers, answer = self._refused(call, fault)
         finally:
             self.deadlines.end(deadline)
@@ -152,8 +153,8 @@ class Surface:
         return Outcomes(self.key, self.release.service, logged, words, target)
 
     def _routes(self) -> dict[str, Route]:
-        openapi = document(self.release, self.verbs, self.prefix)
         inference = Inference(self.model, self.release, self.batcher, MAX_BODY)
+        openapi = document(self.release, self.verbs, self.prefix, inference.metadata())
         alive = {"status": "alive", **self.answering.stamp}
         routes = {
             **{

@@ -18,6 +18,7 @@ import orjson
 from ray_jobs.serving.problem import Problem
 
 BYTES = "BYTES"
+LONGEST_NUMBER = 20  # digits
 NUMBERS = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"),
@@ -39,7 +40,8 @@ def split(data: bytes, header_length: bytes | None) -> Asked:
     """A body as its document and what comes after it; raises Problem (400) for another."""
     length = len(data)
     if header_length is not None:
-        if not header_length.isdigit() or int(header_length) > length:
+        digits = header_length.isdigit() and len(header_length) < LONGEST_NUMBER
+        if not digits or int(header_length) > length:
             raise Problem(400, "inference-header-content-length: not a length within the body")
         length = int(header_length)
     try:
@@ -100,7 +102,8 @@ def _head(tensor: Any, where: str, most_rows: int) -> tuple[str, int]:
     """Name and number of rows of an input."""
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
         raise refused(where, "expected an object with name, datatype, shape and data")
-    if tensor.get("datatype") not in {BYTES, *NUMBERS}:
+    datatype = tensor.get("datatype")
+    if not isinstance(datatype, str) or datatype not in {BYTES, *NUMBERS}:
         known = ", ".join([BYTES, *NUMBERS])
         raise refused(f"{where}/datatype", f"expected one of {known}")
     shape = tensor.get("shape")

@@ -12,6 +12,9 @@ import sys
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h numbers what mallopt can set
 KEPT = 1 << 30  # bytes free at the end of the heap before any of them go back
 LARGE = 1 << 28  # bytes from which a block is asked of the system by itself, and goes back to it
+# In the environment of a process whose steps are taken by another thread than its first, as
+# Ray Train's are: glibc would give that one heaps of 64 MiB, outside of which larger blocks lie.
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 
 
 def keep_freed() -> bool:

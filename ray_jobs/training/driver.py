@@ -17,6 +17,7 @@ from ray_jobs.errors import ArtifactError, StoreError, TrainingError
 from ray_jobs.families import family
 from ray_jobs.recipe import spec_from
 from ray_jobs.training import events, room
+from ray_jobs.training.allocator import ONE_ARENA
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.splits import Splits, check_splits, tables
 
@@ -151,6 +152,7 @@ def _run_config(job: TrainJob) -> Any:
             controller_failure_limit=MAX_START_FAILURES,
             max_preemption_failures=MAX_PREEMPTIONS,
         ),
+        worker_runtime_env={"env_vars": ONE_ARENA},
     )
 
 

@@ -7,14 +7,11 @@ A reading that fails is an error here, where a mapped page would end the process
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import math
 import os
 import shutil
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +21,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ray_jobs import node_cache
 from ray_jobs.errors import StoreError
 
 RECORDS, ENDS, COSTS, ABOUT = "records.bin", "ends.npy", "costs.npy", "about.json"
-LOCK = "lock"  # of a whole cache; it stays, or two would each hold one of their own
-STALE_S = 24 * 3600  # of shards that nobody has opened since: a run that was never taken up again
 
 
 @dataclass(frozen=True)
@@ -140,27 +136,19 @@ def local(
 
     Raises StoreError where the disk refuses.
     """
-    folder = within / key
-    try:
-        within.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(within / LOCK):
-            if not folder.exists():
-                _remove_stale(within)
-                pack(folder, examples(), cost)
-        os.utime(folder)
-    except OSError as error:
-        raise StoreError(
-            f"examples cannot be kept in {within}: {error}; make room there, or name another "
-            "folder with LYCEUM_HOME"
-        ) from error
-    return Shards(folder, record)
+
+    def packed(folder: Path) -> None:
+        _pack(folder, examples(), cost)
+
+    return Shards(node_cache.kept(within, key, packed, what="examples"), record)
 
 
 def pack(folder: Path, examples: Iterable[Sequence[Any]], cost: Callable[[Any], int]) -> None:
     """Write examples, lot by lot, into a folder that is there whole or not at all."""
-    half = folder.with_name(f"{folder.name}.half")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(mode=0o700, parents=True)
+    node_cache.whole(folder, lambda half: _pack(half, examples, cost))
+
+
+def _pack(half: Path, examples: Iterable[Sequence[Any]], cost: Callable[[Any], int]) -> None:
     layout: Layout | None = None
     ends, costs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     with (half / RECORDS).open("wb", buffering=1 << 20) as file:
@@ -176,7 +164,6 @@ def pack(folder: Path, examples: Iterable[Sequence[Any]], cost: Callable[[Any], 
     np.save(half / COSTS, np.concatenate(costs))
     about = {"fields": layout.fields if layout else []}
     (half / ABOUT).write_bytes(orjson.dumps(about))
-    half.rename(folder)
 
 
 def forget(within: Path, keys: Iterable[str]) -> None:
@@ -193,18 +180,3 @@ def _written(lot: Sequence[Any], layout: Layout, file: BinaryIO) -> NDArray[np.i
 
 def _shape(values: list[int] | None) -> tuple[int, ...] | None:
     return None if values is None else tuple(values)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _remove_stale(within: Path) -> None:
-    limit = time.time() - STALE_S
-    for folder in within.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another worker may have been first
-            if folder.is_dir() and folder.stat().st_mtime < limit:
-                shutil.rmtree(folder, ignore_errors=True)
