@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,13 +107,7 @@ def fetched(uri: str) -> Artifact:
     """
     if store.is_local(uri):
         return read(store.fetch(uri, store.local_path(uri)))
-    folder = _on_this_node(uri)
-    try:
-        return read(folder)
-    except ArtifactError as error:  # it was whole when it came
-        log.warning("%s; fetched again from %s", error, uri)
-        shutil.rmtree(folder)
-        return read(_on_this_node(uri))
+    return read(_on_this_node(uri))
 
 
 def cache(home: Path) -> Path:
@@ -130,14 +123,26 @@ def _on_this_node(uri: str) -> Path:
     def come(folder: Path) -> None:
         store.fetch(uri, folder)
         try:
-            manifest, _ = _manifest(folder)
-            for name, sha in manifest["files"].items():
-                _verified(folder / name, sha)
+            _must_be_whole(folder)
         except ArtifactError as error:
             raise ArtifactError(str(error).replace(str(folder), uri)) from error
 
     within = cache(settings.read().home)
-    return node_cache.kept(within, digest, come, what="models")
+    return node_cache.kept(within, digest, come, what="models", still_good=_is_whole)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _must_be_whole(folder)
+    except ArtifactError as error:
+        log.warning("%s; it is fetched again", error)
+        return False
+    return True
+
+
+def _must_be_whole(folder: Path) -> None:
+    for name, sha in _manifest(folder)[0]["files"].items():
+        _verified(folder / name, sha)
 
 
 def _manifest(folder: Path) -> tuple[dict[str, Any], str]:

@@ -16,15 +16,25 @@ LOCK = "lock"  # of a whole cache; it stays, or two would each hold one of their
 STALE_S = 24 * 3600  # of what nobody has opened since
 
 
-def kept(within: Path, key: str, make: Callable[[Path], object], *, what: str) -> Path:
+def kept(
+    within: Path,
+    key: str,
+    make: Callable[[Path], object],
+    *,
+    what: str,
+    still_good: Callable[[Path], bool] = lambda _: True,
+) -> Path:
     """The folder of a key, whole: the first who asks has `make` fill it, the others wait.
 
-    Raises StoreError where the disk refuses, naming `what` there is no room for.
+    One that is not `still_good` is made anew. Raises StoreError where the disk refuses,
+    naming `what` cannot be kept.
     """
     folder = within / key
     try:
         within.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(within / LOCK):
+            if folder.exists() and not still_good(folder):
+                shutil.rmtree(folder)
             if not folder.exists():
                 _remove_stale(within)
                 whole(folder, make)

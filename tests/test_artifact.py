@@ -170,6 +170,17 @@ def test_a_copy_that_was_damaged_on_the_node_comes_again(
     assert artifact.fetched(elsewhere).digest == artifact.read(folder).digest
 
 
+def test_those_who_find_it_damaged_together_do_not_take_it_from_each_other(
+    elsewhere: str, folder: Path, tmp_path: Path
+) -> None:
+    artifact.fetched(elsewhere)
+    (copy,) = (tmp_path / "home").rglob("weights.safetensors")
+    copy.unlink()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(artifact.fetched, [elsewhere] * 8))
+    assert {model.digest for model in found} == {artifact.read(folder).digest}
+
+
 def test_what_is_damaged_on_the_store_is_named_there_and_not_kept(
     elsewhere: str, tmp_path: Path
 ) -> None:

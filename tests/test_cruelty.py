@@ -167,6 +167,29 @@ def test_another_content_type_is_told_the_right_one(ask: Ask, kind: str) -> None
     assert endured(told).status_code == 422
 
 
+def test_a_body_that_is_compressed_is_told_to_come_plain(ask: Ask) -> None:
+    for route in ROUTES:
+        told = ask("POST", route, b"\x1f\x8b", **{"content-encoding": "gzip"})
+        assert endured(told).status_code == 415
+        assert told.headers["accept-encoding"] == "identity"
+
+
+def test_who_sends_no_body_is_not_told_that_it_came_late(
+    app: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "BODY_S", 0.01)
+    monkeypatch.setattr(deadlines, "PERIOD_S", 0.01)
+    monkeypatch.setattr(app, "proved_s", -math.inf)
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.2)
+        return predict(*given)
+
+    monkeypatch.setattr(batching, "predict", slow)
+    with asking(app) as one:
+        assert one("GET", "readyz").status_code == 200
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(
     app: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ import pytest
 from ray_jobs.artifact import Artifact
 from ray_jobs.predictor import predict
 from ray_jobs.serving import tensors
+from ray_jobs.serving.batching import Batcher
+from ray_jobs.serving.inference import Inference
 from ray_jobs.serving.surface import Surface
 from tests.surface_parts import KEY, SERVICE, Ask, asking, past, question, released
 
@@ -119,6 +121,8 @@ def test_the_model_is_told_as_the_protocol_says(ask: Ask) -> None:
     for path in ("health/live", "health/ready", f"models/{SERVICE}/ready"):
         assert ask("GET", f"v2/{path}").status_code == 200
     assert ask("GET", "v2/models/geometry").status_code == 404
+    assert ask("GET", "v2/health/ready").json() == {"ready": True}
+    assert ask("GET", f"v2/models/{SERVICE}/ready").json() == {"name": SERVICE, "ready": True}
 
 
 def wrong(**changed: Any) -> list[dict[str, Any]]:
@@ -132,6 +136,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no such column": ({"inputs": wrong(name="pupil")}, "/inputs/0/name"),
     "the same column twice": ({"inputs": wrong(name="item")}, "/inputs/1/name"),
     "no such type": ({"inputs": wrong(datatype="TEXT")}, "/inputs/0/datatype"),
+    "a type that is a list": ({"inputs": wrong(datatype=[])}, "/inputs/0/datatype"),
+    "a text that is no number": (
+        {"inputs": [*with_null(frame())[:3], tensor("correct", ["yes"] * ROWS)]},
+        "/inputs",
+    ),
     "no shape": ({"inputs": wrong(shape=None)}, "/inputs/0/shape"),
     "two columns in one": ({"inputs": wrong(shape=[1, 5])}, "/inputs/0/shape"),
     "below nothing": ({"inputs": wrong(shape=[-1])}, "/inputs/0/shape"),
@@ -164,7 +173,25 @@ def test_what_is_no_request_is_told_with_where(ask: Ask, body: Any, where: str) 
     refused(ask("POST", INFER, body), 422, where)
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "99999999", ""])
+def test_numbers_may_come_as_texts(ask: Ask) -> None:
+    *others, correct = with_null(frame())
+    texts = ["" if v is None else str(v) for v in correct["data"]]
+    told = ask("POST", INFER, {"inputs": [*others, tensor("correct", texts)]}).json()
+    assert told["outputs"][0]["data"][-1] == pytest.approx(known(ask), abs=1e-6)
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "FP64"])
+def test_numbers_are_names_to_the_last_digit(model: Artifact, datatype: str) -> None:
+    inference = Inference(model, released(model), Batcher(model), 1000)
+    numbers: list[float] = [1_234_567, 12_345_678_901_234, 7]
+    if datatype == "FP64":
+        numbers = [float(number) for number in numbers]
+    plain = inference._plain("learner", numbers)
+    assert plain == ["1234567", "12345678901234", "7"]
+    assert inference._plain("learner", [0.5, float("nan"), None]) == ["0.5", None, None]
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "99999999", "", "9" * 5000])
 def test_a_length_that_is_none_is_told(ask: Ask, length: str) -> None:
     told = ask("POST", INFER, {"inputs": frame()}, **{"inference-header-content-length": length})
     assert told.status_code == 400

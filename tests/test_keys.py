@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from ray_jobs.errors import UsageError
@@ -153,6 +154,10 @@ def test_the_list_tells_every_key_and_no_secret(tmp_path: Path) -> None:
         {"name": " "},
         {"days": -1},
         {"per_second": -1},
+        {"per_second": float("nan")},
+        {"per_second": float("inf")},
+        {"burst": 5},
+        {"per_second": 1, "burst": 0.5},
     ],
 )
 def test_a_key_that_lets_nobody_in_is_refused(tmp_path: Path, how: dict[str, object]) -> None:
@@ -165,6 +170,31 @@ def test_a_key_that_lets_nobody_in_is_refused(tmp_path: Path, how: dict[str, obj
 def test_a_key_nobody_made_cannot_be_revoked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="lyceum keys list"):
         keys.revoke(str(tmp_path), "0" * 12)
+
+
+def test_a_whole_key_is_spoken_of_by_its_id(tmp_path: Path) -> None:
+    made, text = keys.create(str(tmp_path), "app", ["algebra"])
+    assert keys.id_of(text) == keys.id_of(f" {made.id}\n") == made.id
+    with pytest.raises(UsageError) as caught:
+        keys.revoke(str(tmp_path), "secret" * 10)
+    assert "secret" * 3 not in str(caught.value)
+
+
+def test_a_file_that_is_no_key_hides_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    (folder / "000000000000.json").write_bytes(b"{}")
+    (folder / "000000000001.json").write_bytes(b"no JSON")
+    _, text = keys.create(str(tmp_path), "app", ["algebra"])
+    (newer,) = (path for path in folder.iterdir() if not path.name.startswith("00000000000"))
+    newer.write_bytes(orjson.dumps({**orjson.loads(newer.read_bytes()), "of_a_later": "Lyceum"}))
+    ring = Keyring(str(tmp_path))
+    ring.refresh()
+    ring.refresh()
+    assert ring.find(text)
+    assert len([r for r in caplog.records if "is no key" in r.getMessage()]) == 2
 
 
 def test_commands_of_the_installation_come_in_for_some_minutes(tmp_path: Path) -> None:

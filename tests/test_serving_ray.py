@@ -213,7 +213,7 @@ def test_a_replica_logs_lines_of_json_of_its_version(at: Installation, live: Rel
     (loaded,) = [line for line in lines if line["message"].startswith("loaded and verified in ")]
     assert loaded["version"] == live.version
     assert loaded["lineage"] == live.lineage
-    assert loaded["application"] == SERVICE
+    assert loaded["service"] == SERVICE
 
 
 def test_nobody_comes_in_without_a_key(at: Installation, live: Release) -> None:

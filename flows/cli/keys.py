@@ -86,8 +86,8 @@ def revoke(id_: Annotated[str, typer.Argument(metavar="ID", help="As the list ha
     from flows.audit import record
     from ray_jobs.serving import keys as shelf
 
-    at = _installation()
-    with record(at, "keys.revoke", id_):
+    at, id_ = _installation(), shelf.id_of(id_)
+    with record(at, "keys.revoke", id_[: shelf.SHOWN]):
         gone = shelf.revoke(at.store_uri, id_)
     time.sleep(shelf.KNOWN_S)
     console.say(f"key {gone.id} of {gone.name} is revoked")

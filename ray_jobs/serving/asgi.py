@@ -43,7 +43,10 @@ class Call:
 
 async def body(call: Call, receive: Receive, limit: int) -> bytes:
     """The whole body; raises Problem as soon as it is over the limit, in bytes."""
+    _only_plain(call)
     parts, size = [], 0
+    if call.deadline:
+        call.deadline.awaits_body()
     while True:
         message = await receive()
         part = message.get("body", b"")
@@ -63,6 +66,13 @@ def only_json(call: Call) -> None:
     if kind != JSON:
         told = kind.decode("latin-1")[:100]
         raise Problem(415, f"content-type is {told!r}; send JSON as content-type: application/json")
+
+
+def _only_plain(call: Call) -> None:
+    coding = call.headers.get(b"content-encoding", b"identity").strip().lower()
+    if coding not in {b"", b"identity"}:
+        detail = f"content-encoding {coding.decode('latin-1')[:100]!r} is not known; send it plain"
+        raise Problem(415, detail, headers=((b"accept-encoding", b"identity"),))
 
 
 async def reply(send: Send, status: int, answer: Answer, headers: Headers = ()) -> None:

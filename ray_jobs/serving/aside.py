@@ -5,39 +5,64 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 THREADS = Path("/proc/self/task")
 PATIENCE_S = 10.0  # after which it takes its turn like everybody: a busy machine has no pauses
+NICEST = 19  # of whoever may not take that back; Ray's own workers are at 15
+
+T = TypeVar("T")
 
 
-@contextlib.contextmanager
-def aside() -> Iterator[None]:
-    """Give this process's threads only what others leave, for the block or for some seconds.
+def aside(work: Callable[[], T]) -> T:
+    """What comes of work that gets only what others leave, in a thread of its own.
 
-    On Linux, where a process may do so and take it back (SCHED_IDLE): that needs CAP_SYS_NICE, or
-    a limit of niceness (RLIMIT_NICE) that users seldom have. Elsewhere nothing changes.
+    On Linux, with SCHED_IDLE for some seconds, where the process may come back from it
+    (CAP_SYS_NICE, or a limit of niceness); else as the nicest of all, and so do for good the
+    threads that it starts. Elsewhere nothing changes.
     """
-    if not _may_come_back():
-        yield
-        return
-    _scheduled(os.SCHED_IDLE)
-    over = threading.Timer(PATIENCE_S, _scheduled, [os.SCHED_OTHER])
-    over.daemon = True
-    over.start()
-    try:
-        yield
-    finally:
-        over.cancel()
-        _scheduled(os.SCHED_OTHER)
+    over = threading.Event()
+
+    def standing_back() -> T:
+        _stand_back(over)
+        return work()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="aside") as pool:
+        try:
+            return pool.submit(standing_back).result()
+        finally:
+            over.set()
+            _all_come_back()
 
 
-def _may_come_back() -> bool:
-    """Tried by a thread that has nothing else to do, since only its own policy changes."""
+def _stand_back(over: threading.Event) -> None:
+    """This thread, and those that it starts from now on."""
     if not hasattr(os, "SCHED_IDLE"):
-        return False
+        return
+    if not may_come_back():
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICEST)
+        return
+
+    def come_back() -> None:
+        if not over.wait(PATIENCE_S):
+            _all_come_back()
+
+    threading.Thread(target=come_back, name="aside-over", daemon=True).start()
+    _scheduled(0, os.SCHED_IDLE)
+
+
+def _all_come_back() -> None:
+    for thread in THREADS.iterdir() if hasattr(os, "SCHED_IDLE") else ():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            if os.sched_getscheduler(int(thread.name)) == os.SCHED_IDLE:
+                _scheduled(int(thread.name), os.SCHED_OTHER)
+
+
+def may_come_back() -> bool:
+    """Tried by a thread that has nothing else to do, since only its own policy changes."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(_there_and_back).result()
 
@@ -45,13 +70,11 @@ def _may_come_back() -> bool:
 def _there_and_back() -> bool:
     try:
         for policy in (os.SCHED_IDLE, os.SCHED_OTHER):
-            os.sched_setscheduler(0, policy, os.sched_param(0))
+            _scheduled(0, policy)
     except PermissionError:
         return False
     return True
 
 
-def _scheduled(policy: int) -> None:
-    for thread in THREADS.iterdir():
-        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-            os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
+def _scheduled(thread: int, policy: int) -> None:
+    os.sched_setscheduler(thread, policy, os.sched_param(0))

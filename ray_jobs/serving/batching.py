@@ -104,7 +104,8 @@ class Batcher:
                 _tell(group, outcomes)
 
     async def _arrivals(self) -> None:
-        """Let in who stands at the door."""
+        """Let in who stands at the door, and out who has been answered."""
+        await asyncio.sleep(0)
         quiet = 0
         while quiet < TURNS and self.waiting_cost < self.batch_cost:
             before = len(self.queue)

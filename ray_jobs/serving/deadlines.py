@@ -19,8 +19,12 @@ class Deadline:
 
     task: asyncio.Task[object]
     until_s: float
-    arrived: bool = False  # its body did
+    arrived: bool = True  # nothing more of it is awaited
     passed: bool = False
+
+    def awaits_body(self) -> None:
+        """From now on it is the client who must be in time."""
+        self.arrived, self.until_s = False, time.monotonic() + BODY_S
 
     def has_arrived(self) -> None:
         """The body is there: now it is us who must be in time."""
@@ -46,7 +50,7 @@ class Deadlines:
         """Have this task cancelled, and `passed` set, where it takes longer."""
         task = asyncio.current_task()
         assert task is not None
-        deadline = Deadline(task, time.monotonic() + BODY_S)
+        deadline = Deadline(task, time.monotonic() + ANSWER_S)
         self.under_way.add(deadline)
         loop = task.get_loop()
         if self.watch is None or self.watch.done() or self.watch.get_loop() is not loop:

@@ -47,19 +47,31 @@ class Inference:
     def routes(self, ready: Handler) -> Mapping[str, Route]:
         """Its paths; `ready` answers whether the model does."""
         about = {"name": "lyceum", "version": __version__, "extensions": ["binary_tensor_data"]}
+        server = self._whether(ready, {"ready": True})
         found = {
             "v2": Route("v2", "GET", "read", page(JSON, orjson.dumps(about))),
             "v2/health/live": Route("live", "GET", "", page(JSON, b'{"live":true}')),
-            "v2/health/ready": Route("ready", "GET", "", ready),
+            "v2/health/ready": Route("ready", "GET", "", server),
         }
-        model = f"v2/models/{self.release.service}"
+        name = self.release.service
+        model, proved = f"v2/models/{name}", self._whether(ready, {"name": name, "ready": True})
         for path in (model, f"{model}/versions/{self.release.version}"):
             found |= {
                 path: Route("metadata", "GET", "read", page(JSON, orjson.dumps(self.metadata()))),
-                f"{path}/ready": Route("ready", "GET", "", ready),
+                f"{path}/ready": Route("ready", "GET", "", proved),
                 f"{path}/infer": Route("infer", "POST", "predict", self._infer),
             }
         return found
+
+    def _whether(self, ready: Handler, told: dict[str, Any]) -> Handler:
+        """That the model answers rightly, in the protocol's words; `ready` raises where not."""
+        data = orjson.dumps(told)
+
+        async def answered(call: Call, receive: Receive, caller: str) -> Answer:
+            await ready(call, receive, caller)
+            return JSON, data
+
+        return answered
 
     def metadata(self) -> dict[str, Any]:
         """What the model takes and gives."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+
+import orjson
 
 from ray_jobs import store
 from ray_jobs.errors import LyceumError, UsageError
@@ -30,6 +33,7 @@ FRESH_S = 300.0  # how long such a token holds, and how far clocks may be apart
 POLL_S = 0.5  # between two looks at the store
 KNOWN_S = 2 * POLL_S  # after which every replica knows of a key, or of its end
 ID_BYTES, SECRET_BYTES = 6, 32
+SHOWN = 2 * ID_BYTES  # characters of what is said to be an id, which may be a secret
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,7 @@ def create(
             f"a key needs a name, a service and actions out of {', '.join(ACTIONS)}; given are "
             f"{name!r}, {', '.join(services) or 'no service'}, {', '.join(actions) or 'no action'}"
         )
-    if days < 0 or per_second < 0 or burst < 0:
-        raise UsageError("days, requests per second and burst of a key are not below 0")
+    _must_let_in(days, per_second, burst)
     now, secret = time.time(), secrets.token_urlsafe(SECRET_BYTES)
     key = ApiKey(
         id=secrets.token_hex(ID_BYTES),
@@ -91,11 +94,27 @@ def create(
     return key, f"{SCHEME}_{key.id}_{secret}"
 
 
+def _must_let_in(days: float, per_second: float, burst: float) -> None:
+    limits = (days, per_second, burst)
+    if not all(math.isfinite(number) and number >= 0 for number in limits):
+        raise UsageError("days, requests per second and burst of a key are numbers from 0 on")
+    if burst and not per_second:
+        raise UsageError(f"a burst of {burst:g} says nothing without requests per second")
+    if 0 < burst < 1:
+        raise UsageError(f"a burst of {burst:g} lets nobody in; 1 is the least")
+
+
+def id_of(text: str) -> str:
+    """The id of a key, by which it is spoken of; of a whole key the part that is no secret."""
+    scheme, _, rest = text.strip().partition("_")
+    return rest.partition("_")[0] if scheme == SCHEME else text.strip()
+
+
 def revoke(store_uri: str, id_: str) -> ApiKey:
     """End a key for good; raises UsageError where there is none of that id."""
     known = {key.id: key for key, _ in listed(store_uri)}
     if id_ not in known:
-        raise UsageError(f"no key {id_!r}; lyceum keys list tells which there are")
+        raise UsageError(f"no key {id_[:SHOWN]!r}; lyceum keys list tells which there are")
     store.write_bytes(_mark(store_uri, id_), b"")
     return known[id_]
 
@@ -122,6 +141,7 @@ class Keyring:
         self.clock = clock
         self.keys: dict[str, ApiKey] = {}
         self.revoked: set[str] = set()
+        self.unread: set[str] = set()  # ids of files that hold no key that we know to read
         self.seen_s = 0.0  # by the monotonic clock
         self._stop = threading.Event()
 
@@ -129,11 +149,10 @@ class Keyring:
         """Read what is new; raises StoreError or RemoteError where the store cannot be read."""
         names = store.sizes(self.folder)
         self.revoked |= {_id(name) for name in names if name.endswith(".revoked")}
+        known = {*self.keys, *self.unread}
         for name in names:
-            if name.endswith(".json") and _id(name) not in self.keys:
-                values = store.read_json(store.join(self.folder, name))
-                lists = {part: tuple(values[part]) for part in ("services", "actions")}
-                self.keys[_id(name)] = ApiKey(**{**values, **lists})
+            if name.endswith(".json") and _id(name) not in known:
+                self._read(name)
         self.seen_s = time.monotonic()
 
     def start(self) -> None:
@@ -158,6 +177,19 @@ class Keyring:
         ended = id_ in self.revoked or key.expired(self.clock())
         usable = genuine and scheme == SCHEME and key is not NOBODY and not ended
         return key if usable else None
+
+    def _read(self, name: str) -> None:
+        data = store.read_bytes(store.join(self.folder, name))
+        try:
+            values = orjson.loads(data)
+            # A later Lyceum may say more of a key.
+            known = {one.name: values[one.name] for one in fields(ApiKey)}
+            lists = {part: tuple(values[part]) for part in ("services", "actions")}
+            self.keys[_id(name)] = ApiKey(**{**known, **lists})
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            # One that cannot be read lets nobody in, and must not hide those behind it.
+            log.warning("keys: %s is no key (%s)", name, type(error).__name__)
+            self.unread.add(_id(name))
 
     def _look(self) -> None:
         away = False

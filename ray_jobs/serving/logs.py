@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from ray.serve._private.constants import SERVE_LOGGER_NAME
@@ -43,6 +44,10 @@ def structured(release: Release) -> None:
     told = Told(release)
     for handler in handlers:
         handler.addFilter(told)
+        if isinstance(handler, MemoryHandler):
+            # Serve would keep a thousand lines before it writes one. Without a log of requests
+            # there are few, and those of a replica that is killed are wanted most.
+            handler.capacity = 1
     ours = logging.getLogger(OURS)
     ours.handlers, ours.propagate = list(handlers), False
     ours.setLevel(logging.INFO)

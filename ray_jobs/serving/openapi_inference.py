@@ -60,6 +60,7 @@ SCHEMAS: dict[str, Any] = {
         outputs=list_of(reference("InferenceTensor")),
     ),
     "InferenceServer": an_object(name=TEXT, version=TEXT, extensions=list_of(TEXT)),
+    "InferenceReady": an_object("name", name=TEXT, ready={"type": "boolean"}),
     "InferenceLive": an_object(live={"type": "boolean"}),
 }
 HEAD = {
@@ -79,7 +80,7 @@ def paths(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[s
     would soon ask in vain.
     """
     below = f"/v2/models/{model['name']}"
-    state = content({"allOf": [reference("State"), reference("Stamp")]})
+    state = content(reference("InferenceReady"))
     ready = "The model answers a golden request rightly"
     inputs = "What the model takes and gives, as tensors"
     server, live = content(reference("InferenceServer")), content(reference("InferenceLive"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -10,21 +11,6 @@ from pydantic import ValidationError
 CONTENT_TYPE = b"application/problem+json"
 LONGEST_PART = 200  # characters of a pointer: a refusal does not echo what it refuses
 SHOWN = 20  # of what is wrong with one request
-TITLES = {
-    400: "Not JSON",
-    401: "No valid key",
-    403: "Not allowed",
-    404: "No such route",
-    405: "Method not allowed",
-    408: "Too slow",
-    409: "Another version",
-    413: "Request too large",
-    415: "Not JSON",
-    422: "Request does not fit the schema",
-    429: "Too many requests",
-    500: "Internal error",
-    503: "Not ready",
-}
 
 
 class Problem(Exception):  # noqa: N818 - the standard's word
@@ -47,7 +33,7 @@ class Problem(Exception):  # noqa: N818 - the standard's word
         """The problem document; with `error`, as clients of the v2 protocol read it too."""
         document = {
             "type": "about:blank",
-            "title": TITLES[self.status],
+            "title": HTTPStatus(self.status).phrase,  # as `about:blank` asks
             "status": self.status,
             "detail": self.detail,
         }

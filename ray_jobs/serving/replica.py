@@ -19,8 +19,13 @@ from ray_jobs.serving.site import Site
 
 if TYPE_CHECKING:
     from ray_jobs.privacy import Key
+    from ray_jobs.serving.exporter import Exporter
+    from ray_jobs.serving.journal import Journal
+    from ray_jobs.serving.keys import Keyring
     from ray_jobs.serving.release import Release
     from ray_jobs.serving.surface import House, Surface
+
+    Parts = tuple[Journal, Keyring, Exporter]  # each with a thread of its own
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +45,15 @@ class Replica:
         threads: int = 1,
     ):
         begin = time.monotonic()
-        with aside():
-            self._load(release, prefix, site, alone=alone, threads=threads)
+        aside(lambda: self._load(release, prefix, site, alone=alone, threads=threads))
         log.info("loaded and verified in %.1f s", time.monotonic() - begin)
         # What is there now stays: the collector need not look at it again and again, and what
         # comes with requests mostly goes by itself.
         gc.freeze()
         gc.set_threshold(COLLECTED_AFTER, 20, 50)
-        self.exporter.start()
+        # Threads of a thread that stands aside would do so too.
+        for part in self.parts:
+            part.start()
 
     def _load(
         self, values: dict[str, Any], prefix: str, site: Site, *, alone: bool, threads: int
@@ -68,19 +74,20 @@ class Replica:
         key = load_key(Path(site.key_file), make=False)
         model = artifact.fetched(release.artifact)
         verify(model, release)  # raising here keeps traffic on the old version
-        self.house = _house(release, key, site, alone=alone)
-        self.surface = Surface(model, release, key, prefix, house=self.house)
-        self.exporter = Exporter(self.surface)
+        house = _house(release, key, site, alone=alone)
+        self.surface = Surface(model, release, key, prefix, house=house)
+        assert house.door
+        assert house.journal
+        self.parts: Parts = (house.journal, house.door.ring, Exporter(self.surface))
 
     def __serve_build_asgi_app__(self) -> Surface:
         return self.surface
 
     def __del__(self) -> None:
         """Serve's way of saying that this replica has answered its last request."""
-        if house := getattr(self, "house", None):
-            house.journal.stop()
-            house.door.ring.stop()
-            self.exporter.stop()
+        if parts := getattr(self, "parts", ()):
+            for part in parts:
+                part.stop()
             log.info("has answered its last request")
 
 
@@ -95,9 +102,7 @@ def _house(release: Release, key: Key, site: Site, *, alone: bool) -> House:
 
     service = release.service
     ring = Keyring(site.store)
-    ring.start()
     journal = Journal(site.store, service, release.lineage)
-    journal.start()
     spent = limits.alone() if alone else limits.shared(service)
     return House(
         door=Door(service, key, ring, spent),
