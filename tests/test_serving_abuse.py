@@ -92,6 +92,21 @@ def test_a_hundred_megabytes_are_refused_and_nobody_holds_them(at: Installation,
     assert (replica.memory_full_info().uss - before) / 2**20 < 50
 
 
+def refused_within(connections: list[socket.socket], seconds: float) -> None:
+    """Send to each a byte a second, as slow clients do, until all are told that it is too slow."""
+    waiting, until = list(connections), time.monotonic() + seconds
+    while waiting:
+        assert time.monotonic() < until, f"{len(waiting)} were told nothing"
+        for one in list(waiting):
+            one.settimeout(0.001)
+            with contextlib.suppress(TimeoutError):
+                one.sendall(b" ")
+                told = one.recv(2**16)
+                assert told.startswith(b"HTTP/1.1 408"), told[:300]
+                waiting.remove(one)
+        time.sleep(1)
+
+
 def closed_within(connections: list[socket.socket], seconds: float, word: bytes) -> None:
     """Send to each a byte a second, as slow clients do, until all are closed."""
     open_, until = list(connections), time.monotonic() + seconds
@@ -126,12 +141,5 @@ def test_bodies_that_trickle_in_are_refused_and_others_feel_nothing(at: Installa
         answers(at)
         time.sleep(1)
         answers(at)
-        begin, told = time.monotonic(), b""
-        while not told and time.monotonic() < begin + deadlines.BODY_S + LATE_S:
-            slow[0].sendall(b" ")
-            slow[0].settimeout(1)
-            with contextlib.suppress(TimeoutError):
-                told = slow[0].recv(2**16)
-        assert told.startswith(b"HTTP/1.1 408"), told[:300]
-        closed_within(slow[1:], LATE_S, b" ")
+        refused_within(slow, deadlines.BODY_S + LATE_S)
         answers(at)
