@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray_jobs import manifest
 from ray_jobs.data.erasure import Erasure, Receipt
 from ray_jobs.errors import UsageError
 from ray_jobs.privacy import load_key
+from ray_jobs.serving import forgetting
 from ray_jobs.settings import Settings
 from ray_jobs.training import shards
 from tasks import connection
@@ -51,6 +53,8 @@ def _erased(settings: Settings, learner: str, details: dict[str, Any]) -> Receip
         receipt = erasure.receipt
         flagged = registry.flag(mlflow.client, receipt.digests, receipt.learner)
         receipt.versions = sorted({*receipt.versions, *flagged})
+        # Replicas hold rows, too, and write none of theirs once they have seen the tombstone.
+        time.sleep(forgetting.KNOWN_S)
         erasure.remove()
         # What a run that was killed left for the next one; it names nobody, and yet is of them.
         shutil.rmtree(shards.cache(settings.home), ignore_errors=True)

@@ -28,6 +28,7 @@ from ray_jobs.serving.site import Site
 from ray_jobs.training import room
 from ray_jobs.training.events import Event
 from tasks import connection, provenance, record, tracking
+from tasks import register as registry
 from tasks.crossing import Crossing, cross_validate
 from tasks.describe import Described, describe
 from tasks.evaluate import Report, evaluated
@@ -297,6 +298,7 @@ class Story:
             )
             # Only what answers is champion: a version that cannot go live changes nothing.
             record.crown(self.mlflow, release)
+            registry.went_live(self.mlflow.client, release.service, number)
             return endpoint
 
     def links(self, run_id: str, endpoint: str | None) -> dict[str, str]:

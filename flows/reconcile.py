@@ -1,5 +1,6 @@
 """The reconciler: a champion that somebody crowned in MLflow goes live as by `lyceum promote`.
 
+So does one that another version answers for, left by a command that was killed.
 `python -m flows.reconcile` looks all the time, which costs next to nothing. What has to
 be done is done by `python -m flows.reconcile SERVICE`, since MLflow and Ray fill memory.
 """
@@ -31,11 +32,14 @@ POLL_S = 2.0
 ASKING_S = 10.0
 SETTLING_S = 600.0
 AGAIN_S = 15.0  # until what somebody's absence has stopped is tried again
-BROKEN_S = 600.0  # the same for what broke, which is our own fault
+BROKEN_S = 600.0  # the same for what broke, which is our own fault, or does not load
+ANSWERS_S = 6.0  # until services are asked again which version they are
+ANSWERING_S = 2.0
+ASTRAY_S = 30.0  # in which a command on another home, whose lock is not seen, crowns what answers
 AGAIN = 75  # exit status: something that is needed does not answer just now
 MOST = "1000"  # services of one answer
 # As tasks.register has them, which is not imported here: it needs MLflow.
-CHAMPION, SEEN_TO = "champion", "crowned"
+CHAMPION, SEEN_TO, LIVE = "champion", "crowned", "live"
 
 
 class Service(NamedTuple):
@@ -44,6 +48,7 @@ class Service(NamedTuple):
     name: str
     champion: str  # the version that has the alias
     seen_to: str  # the champion that a command crowned, or that was followed or refused
+    live: str  # the champion that went live last; one crowned since may wait
 
 
 class Settled(NamedTuple):
@@ -65,9 +70,12 @@ class Reconciler:
     settle: Settle
     resting: dict[tuple[str, str], float] = field(default_factory=dict)  # champion: until when
     told: dict[str, str] = field(default_factory=dict)  # last words, by service or address
+    # (champion, version that answers for it), and when that is to be seen to; by service
+    astray: dict[str, tuple[tuple[str, str], float]] = field(default_factory=dict)
+    ask_at: float = 0.0
 
     def look(self) -> bool:
-        """See to every champion that was crowned by hand; says whether MLflow answered."""
+        """See to every champion that should answer and does not; says whether MLflow answered."""
         uri = self.settings.mlflow_tracking_uri
         try:
             services = list(self._services(uri))
@@ -79,18 +87,54 @@ class Reconciler:
             return False
         if self.told.pop(uri, ""):
             log.info("MLflow answers again")
+        asking = time.monotonic() >= self.ask_at
+        if asking:
+            self.ask_at = time.monotonic() + ANSWERS_S
         for service in services:
-            self._compare(service)
+            self._compare(service, asking)
         return True
 
-    def _compare(self, service: Service) -> None:
-        name, champion, seen_to = service
+    def _compare(self, service: Service, asking: bool) -> None:
+        name, champion, seen_to, _ = service
         if champion == seen_to:
-            self.told.pop(name, None)
+            if asking:
+                self._mend(service)
+            if name not in self.astray:
+                self.told.pop(name, None)
         elif not champion:
             self._tell(name, f"{name} has no champion any more; what answers stays as it is")
         elif time.monotonic() >= self.resting.get((name, champion), 0.0) and self._serving():
-            self._settle(name, champion)
+            self._follow(name, champion)
+
+    def _follow(self, name: str, champion: str) -> None:
+        settled = self._settle(name, f"{name} version {champion} was crowned by hand")
+        if settled and settled.again_s:
+            self.resting[name, champion] = time.monotonic() + settled.again_s
+
+    def _mend(self, service: Service) -> None:
+        """Have a champion answer again where another version has answered for a while."""
+        name, champion, _, live = service
+        answers = self._answers(name) if champion and live else ""
+        if answers in {champion, live}:
+            self.astray.pop(name, None)
+        elif answers:
+            found, now = (champion, answers), time.monotonic()
+            known, due = self.astray.get(name, (None, 0.0))
+            if known != found:
+                self.astray[name] = found, now + ASTRAY_S
+            elif now >= due:
+                why = f"{name} version {champion} is champion, but {answers} answers"
+                if settled := self._settle(name, why):
+                    self.astray[name] = found, now + (settled.again_s or BROKEN_S)
+
+    def _answers(self, name: str) -> str:
+        """The version that answers for a service; nothing where nobody, or somebody else, does."""
+        url = f"{services_url(self.settings)}/{name}/healthz"
+        try:
+            answer = self.http.get(url, timeout=ANSWERING_S, auth=None)
+            return str(answer.json()["version"]) if answer.status_code == 200 else ""
+        except (httpx.TransportError, ValueError, KeyError, TypeError):
+            return ""
 
     def _serving(self) -> bool:
         """Whether Serve's proxy is there, without which there is nothing to be settled."""
@@ -105,18 +149,17 @@ class Reconciler:
             log.info("Ray Serve answers again")
         return True
 
-    def _settle(self, name: str, champion: str) -> None:
+    def _settle(self, name: str, why: str) -> Settled | None:
+        """What came of a service; None while somebody else changes what is live."""
         try:
             if _busy(lock(self.settings, name, "live")):
-                words = "was crowned by hand; waiting for whoever changes what is live"
-                self._tell(name, f"{name} version {champion} {words}")
-                return
+                self._tell(name, f"{why}; waiting for whoever changes what is live")
+                return None
             settled = self.settle(self.settings, name)
         except OSError as error:  # no memory for a process, no room for a lock
             settled = Settled(f"{name}: {error}", AGAIN_S)
         self._tell(name, settled.said)
-        if settled.again_s:
-            self.resting[name, champion] = time.monotonic() + settled.again_s
+        return settled
 
     def _services(self, uri: str) -> Iterator[Service]:
         """Those of ours; a registry may hold models of others."""
@@ -130,7 +173,8 @@ class Reconciler:
                 tags = {tag["key"]: tag["value"] for tag in model.get("tags", [])}
                 aliases = {a["alias"]: str(a["version"]) for a in model.get("aliases", [])}
                 if "family" in tags:
-                    yield Service(model["name"], aliases.get(CHAMPION, ""), tags.get(SEEN_TO, ""))
+                    known = tags.get(SEEN_TO, ""), tags.get(LIVE, "")
+                    yield Service(model["name"], aliases.get(CHAMPION, ""), *known)
             if not page.get("next_page_token"):
                 return
             words["page_token"] = page["next_page_token"]
@@ -151,7 +195,7 @@ def settle(settings: Settings, service: str) -> Settled:
     except (PlatformError, RemoteError) as error:
         return Settled(f"{service}: {error}", AGAIN_S)
     except LyceumError as error:
-        return Settled(f"{service}: what was crowned by hand is refused: {error}")
+        return Settled(f"{service}: the champion is refused: {error}")
 
 
 def settle_aside(_: Settings, service: str) -> Settled:

@@ -54,8 +54,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
     for model in _models(mlflow):
         champion = registry.find(mlflow.client, model.name, registry.CHAMPION)
         versions = mlflow.client.search_model_versions(f"name = '{model.name}'")
-        url = f"{services_url(settings)}/{model.name}" if settings.ray_address else None
-        live = deploy.live_version(url) if url else None
+        live = _answers(settings, model.name)
         found.append(
             {
                 "service": model.name,
@@ -64,7 +63,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
                 "figure": _figure(champion) if champion else None,
                 "live": live,
                 "erased": bool(champion and registry.ERASED in champion.tags),
-                "endpoint": url if live else None,
+                "endpoint": f"{services_url(settings)}/{model.name}" if live else None,
             }
         )
     return found
@@ -78,12 +77,10 @@ def promote(settings: Settings, service: str, version: int) -> str:
     """
     with record(settings, "promote", service, version=version):
         mlflow = Registry.at(settings)
-        _known(mlflow, service)
-        with (
-            _alone(settings, service, f"promotion of version {version}"),
-            connection.answering(mlflow.uri),
-        ):
-            return _promoted(settings, mlflow, service, version)
+        with connection.answering(mlflow.uri):
+            _known(mlflow, service)
+            with _alone(settings, service, f"promotion of version {version}"):
+                return _promoted(settings, mlflow, service, version)
 
 
 def rollback(settings: Settings, service: str) -> str:
@@ -93,35 +90,39 @@ def rollback(settings: Settings, service: str) -> str:
     """
     with record(settings, "rollback", service) as details:
         mlflow = Registry.at(settings)
-        _known(mlflow, service)
-        with _alone(settings, service, "rollback"):
-            before = registry.find(mlflow.client, service, registry.PREVIOUS)
-            if before is None:
-                raise UsageError(
-                    f"service {service!r} had no champion before this one; choose a version with "
-                    f"lyceum promote {service} VERSION"
-                )
-            details["version"] = before.version
-            return _promoted(settings, mlflow, service, before.version)
+        with connection.answering(mlflow.uri):
+            _known(mlflow, service)
+            with _alone(settings, service, "rollback"):
+                before = registry.find(mlflow.client, service, registry.PREVIOUS)
+                if before is None:
+                    raise UsageError(
+                        f"service {service!r} had no champion before this one; choose a version "
+                        f"with lyceum promote {service} VERSION"
+                    )
+                details["version"] = before.version
+                return _promoted(settings, mlflow, service, before.version)
 
 
 def reconcile(settings: Settings, service: str) -> str:
-    """Put the champion live that somebody crowned in MLflow; says what it did.
+    """Put the champion live that somebody crowned in MLflow, or that another one answers for.
 
-    Where it is refused, its tag `refused` says why, and who was live is champion again.
+    Says what it did. Who is crowned and refused has a tag `refused` that says why, and who
+    was live is champion again. A champion that was crowned without going live is left to wait.
     Raises the error it is refused with; PlatformError or RemoteError where something
     does not answer, and then nothing is judged.
     """
     mlflow = Registry.at(settings)
     with (
-        _alone(settings, service, "a champion that was crowned by hand"),
+        _alone(settings, service, "the reconciler"),
         connection.answering(mlflow.uri),
     ):
         # Whoever had the lock may have seen to it.
         crowned = registry.find(mlflow.client, service, registry.CHAMPION)
         known = registry.seen_to(mlflow.client, service)
-        if crowned is None or (known is not None and known.version == crowned.version):
+        if crowned is None:
             return f"{service}: nothing to do any more"
+        if known is not None and known.version == crowned.version:
+            return _mended(settings, mlflow, crowned)
         about = {"version": crowned.version, "lineage": crowned.lineage}
         with record(settings, "reconcile", service, who=RECONCILER, tried=ABSENCE, **about):
             return _followed(settings, mlflow, crowned)
@@ -146,6 +147,7 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
                 with _alone(here, name, "start of the platform"):
                     release = _release(mlflow, name, registry.CHAMPION)
                     where = _live(here, cluster, release, None)
+                    registry.went_live(mlflow.client, name, int(release.version))
             except LyceumError as error:
                 # One broken service must not keep the others away.
                 yield f"    service {name} is not live: {error}"
@@ -157,6 +159,8 @@ def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) 
     before = _before(settings, mlflow, service, version)
     where = _served(settings, mlflow, service, version, before)
     registry.crown(mlflow.client, service, version)
+    if settings.ray_address:
+        registry.went_live(mlflow.client, service, version)
     return f"{service}: version {version} is champion{where}"
 
 
@@ -169,11 +173,30 @@ def _followed(settings: Settings, mlflow: Registry, crowned: registry.Version) -
         raise  # of which no version is guilty
     except LyceumError as error:
         registry.blame(client, crowned, str(error))  # first, since somebody waits for the word
-        _put_back(settings, mlflow, before)
+        _put_back(settings, mlflow, crowned, before)
         registry.refuse(client, crowned, before)
         raise
     registry.follow(client, crowned, before)
+    if settings.ray_address:
+        registry.went_live(client, service, crowned.version)
     return f"{service}: version {crowned.version} was crowned by hand{where}"
+
+
+def _mended(settings: Settings, mlflow: Registry, champion: registry.Version) -> str:
+    """Put a champion live again that another version answers for, which nobody lived to crown.
+
+    One that never went live waits, and what did before it answers.
+    """
+    service, client = champion.service, mlflow.client
+    answers, live = _answers(settings, service), registry.live(client, service)
+    if live is None or answers in {None, live, str(champion.version)}:
+        return f"{service}: nothing to do any more"
+    about = {"version": champion.version, "lineage": champion.lineage, "answered": answers}
+    with record(settings, "reconcile", service, who=RECONCILER, tried=ABSENCE, **about):
+        before = registry.find(client, service, answers)
+        where = _served(settings, mlflow, service, champion.version, before)
+        registry.went_live(client, service, champion.version)
+    return f"{service}: version {answers} was left halfway; champion is {champion.version}{where}"
 
 
 def _before(
@@ -183,17 +206,34 @@ def _before(
 
     Whoever has the alias may have been crowned by hand, and not have been tried yet.
     """
-    client, url = mlflow.client, f"{services_url(settings)}/{service}"
-    answers = deploy.live_version(url) if settings.ray_address else None
+    client, answers = mlflow.client, _answers(settings, service)
     live = registry.find(client, service, answers) if answers else None
     known = registry.seen_to(client, service) or registry.find(client, service, registry.CHAMPION)
     back = [v for v in (live, known) if v is not None and v.version != version]
     return back[0] if back else None
 
 
-def _put_back(settings: Settings, mlflow: Registry, before: registry.Version | None) -> None:
-    """Have Serve want a version again, live or not; the caller will say what failed first."""
+def _answers(settings: Settings, service: str) -> str | None:
+    """The version that answers for a service where Ray lasts, or None when nobody does."""
+    url = f"{services_url(settings)}/{service}"
+    return deploy.live_version(url) if settings.ray_address else None
+
+
+def _put_back(
+    settings: Settings,
+    mlflow: Registry,
+    failed: registry.Version,
+    before: registry.Version | None,
+) -> None:
+    """Have Serve want a version again, live or not; the caller will say what failed first.
+
+    Whoever else answers was put live meanwhile, from another home, and stays.
+    """
     if before is None:
+        return
+    answers = _answers(settings, before.service)
+    if answers not in {None, str(failed.version), str(before.version)}:
+        log.warning("%s stays on version %s, which went live meanwhile", before.service, answers)
         return
     try:
         _served(settings, mlflow, before.service, before.version, None)

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ray_jobs.target import Target
+
 
 @dataclass(frozen=True)
 class Column:
@@ -35,8 +37,10 @@ class Logged:
 
     rows: Callable[[Any], Iterable[dict[str, Any]]]  # request -> what each prediction is about
     column: str  # of the outcome
-    # (outcome as a client tells it, vocabulary) -> as a log has it; raises ValueError for none
-    outcome: Callable[[float | str, Any], float | str]
+    target: Target  # what this version predicts; without outcomes where clients tell a number
+    # (outcome as a client tells it, the target of the version that predicted) -> as a log has it;
+    # raises ValueError for none
+    outcome: Callable[[float | str, Target], float | str]
     learner: str = ""  # column of whom it was about; empty: a log has none
     time: str = ""  # column of when, in unix seconds; empty: a log has none
 

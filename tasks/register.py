@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 SEEN_TO = "crowned"  # service tag: the champion that Lyceum saw to; one beside it came by hand
+LIVE = "live"  # service tag: the champion that went live last; one may be crowned and wait
 REFUSED = "refused"  # version tag: why it did not go live when it was crowned by hand
 ERASED = "erased"  # tag of versions and runs: an erasure after they had learnt from its learner
 MOST = 10_000  # versions, or runs, of the same data
@@ -160,6 +161,17 @@ def follow(client: MlflowClient, crowned: Version, before: Version | None) -> No
     if before is not None and before.version != crowned.version:
         client.set_registered_model_alias(crowned.service, PREVIOUS, str(before.version))
     _saw_to(client, crowned)
+
+
+def went_live(client: MlflowClient, service: str, version: int) -> None:
+    """Know, after its crowning, that a champion answers: what answers else was left halfway."""
+    client.set_registered_model_tag(service, LIVE, str(version))
+
+
+def live(client: MlflowClient, service: str) -> str | None:
+    """The number of the champion that went live last."""
+    number = client.get_registered_model(service).tags.get(LIVE)
+    return str(number) if number else None
 
 
 def blame(client: MlflowClient, crowned: Version, reason: str) -> None:

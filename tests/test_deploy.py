@@ -26,7 +26,7 @@ from ray_jobs.families.knowledge.networks.rasch import Rasch
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.privacy import load_key
 from ray_jobs.recipe import Resources
-from ray_jobs.serving import deploy
+from ray_jobs.serving import deploy, logs
 from ray_jobs.serving.release import Release, golden_outcomes
 from ray_jobs.serving.replica import Replica
 from ray_jobs.serving.site import Site
@@ -132,6 +132,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     load_key(tmp_path / "key")  # as who ingests does
     thresholds = gc.get_threshold()
     threads, at = torch.get_num_threads(), Serve(key_file=str(tmp_path / "key"))
+    monkeypatch.setattr(logs, "structured", lambda _: None)  # of a process that is a replica's
     for name in ("run_many", "status", "delete"):
         monkeypatch.setattr(serve, name, getattr(at, name))
     with answering(at) as at.url:
@@ -236,6 +237,24 @@ def test_what_answers_is_not_taken_down_for_a_failed_release(
     assert at.runs == 3, "what just failed is not tried again"
 
 
+def test_who_went_live_from_elsewhere_meanwhile_is_not_undone_by_a_release_that_fails(
+    at: Serve, releases: list[Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.publish(releases[0])
+    theirs, waits = release(tmp_path, 3), deploy._await_live
+
+    def outrun(*_: object) -> None:
+        monkeypatch.setattr(deploy, "_await_live", waits)
+        at.publish(theirs, previous=releases[0])
+        raise ServiceError("did not answer as version 2 in time")
+
+    monkeypatch.setattr(deploy, "_await_live", outrun)
+    with pytest.raises(ServiceError, match="in time"):
+        at.publish(releases[1], previous=releases[0])
+    assert at.answers() == "3"
+    assert Release(**at.applications[SERVICE].wanted[0]) == theirs
+
+
 def test_where_the_one_before_is_gone_too_the_first_reason_is_told(
     at: Serve, releases: list[Release], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,6 +299,20 @@ def test_a_candidate_stands_beside_the_service_and_is_gone_after(
     ):
         pass
     assert set(at.applications) == {SERVICE}
+
+
+def test_a_candidate_takes_down_what_killed_gates_of_its_service_left_and_nothing_else(
+    at: Serve, releases: list[Release]
+) -> None:
+    how: dict[str, Any] = {"site": Site(at.key_file, "store"), "resources": Resources()}
+    names = ("algebra-two", "algebra-0000beef", "geometry")
+    others = ["algebra", "algebra-two", *(f"candidate-{name}-0000cafe" for name in names)]
+    left = ["candidate-algebra-0000beef", "candidate-algebra-0000cafe"]
+    for name in (*others, *left):
+        deploy.deploy(releases[0], at.url, name=name, **how)
+    with deploy.candidate(releases[1], at.url, **how):
+        assert sorted(at.applications) == sorted([*others, "candidate-algebra-00000000"])
+    assert sorted(at.applications) == sorted(others)
 
 
 def test_an_application_that_will_not_go_is_told(

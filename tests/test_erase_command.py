@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from mlflow.tracking import MlflowClient
 
 from flows import erase
 from flows.audit import trail
 from flows.platform.locks import held, lock
+from ray_jobs.data.forgotten import forgotten
 from ray_jobs.errors import PlatformError, UsageError
 from ray_jobs.families.tabular.batch import Row, cost
+from ray_jobs.serving import forgetting, journal
 from ray_jobs.settings import Settings
 from ray_jobs.training import shards
 from tasks import register, tracking
@@ -22,6 +25,11 @@ from tests.registry_parts import connected, registered
 from tests.stages_parts import write_key
 
 ANN = "ann@school.example"
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "KNOWN_S", 0.0)
 
 
 @pytest.fixture
@@ -149,3 +157,23 @@ def test_nobody_and_a_run_under_way_are_refused(settings: Settings) -> None:
         pytest.raises(UsageError, match=r"another run of algebra .* is under way"),
     ):
         erase.erase(settings, ANN)
+
+
+def test_what_a_replica_writes_that_has_not_heard_of_it_yet_goes_too(
+    school: School, settings: Settings, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del client
+    rows = pl.DataFrame({"learner": [KEY.alias(ANN), KEY.alias("ben")]})
+    waited = []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(forgotten(school.store, KEY).tombstones) == 1, "writers could know"
+        journal.write(school.store, "feedback", "algebra", rows)
+
+    monkeypatch.setattr(forgetting, "KNOWN_S", 4.0)
+    monkeypatch.setattr("time.sleep", meanwhile)
+    assert erase.erase(settings, ANN).answers == 1
+    assert waited == [4.0]
+    (file,) = Path(school.store, "feedback").rglob("*.parquet")
+    assert pl.read_parquet(file)["learner"].to_list() == [KEY.alias("ben")]

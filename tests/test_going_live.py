@@ -11,6 +11,7 @@ from flows import services
 from ray_jobs.errors import ServiceError
 from ray_jobs.recipe import Resources
 from ray_jobs.settings import Settings
+from tasks import register
 from tasks.register import PREVIOUS
 from tests.live_parts import Serve
 from tests.platform_parts import up_here
@@ -125,6 +126,7 @@ def test_a_fresh_platform_serves_every_champion_and_no_version_that_nobody_crown
         for name in ("algebra", "geometry")
     ]
     assert serve.versions() == {"algebra": "2", "geometry": "2"}
+    assert register.live(client, "geometry") == "2"
 
 
 def test_a_platform_that_serves_every_champion_is_left_alone(

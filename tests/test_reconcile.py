@@ -21,10 +21,22 @@ from flows import reconcile, services
 from flows.audit import trail
 from flows.platform import record
 from flows.platform.locks import held, lock
-from flows.reconcile import AGAIN_S, BROKEN_S, Reconciler, Settled, settle, settle_aside
+from flows.reconcile import (
+    AGAIN_S,
+    ANSWERS_S,
+    ASTRAY_S,
+    BROKEN_S,
+    Reconciler,
+    Settled,
+    settle,
+    settle_aside,
+)
 from ray_jobs import settings as installation
 from ray_jobs.errors import AwayError, PlatformError, ServiceError
+from ray_jobs.serving import deploy
+from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
+from tasks import register
 from tasks.record import Registry
 from tasks.register import CHAMPION, PREVIOUS, REFUSED
 from tests.live_parts import Serve
@@ -62,9 +74,10 @@ class Desk:
     page: int = 1000  # the most services of one answer
     settled: list[str] = field(default_factory=list)
     asked: int = 0
+    greeted: int = 0  # times that a service was asked who it is
 
     def __post_init__(self) -> None:
-        http = httpx.Client(transport=httpx.MockTransport(self.answer))
+        http = httpx.Client(transport=httpx.MockTransport(self.answer), auth=("lyceum", "secret"))
         here = replace(self.settings, mlflow_tracking_uri=SERVER)
         self.reconciler = Reconciler(here, http, self.settle)
 
@@ -73,6 +86,10 @@ class Desk:
             if not self.serving:
                 raise httpx.ConnectError("connection refused")
             return httpx.Response(503)
+        if request.url.path.endswith("/healthz"):
+            assert "authorization" not in request.headers, "MLflow's password is for MLflow"
+            self.greeted += 1
+            return httpx.get(request.url, trust_env=False)
         self.asked += 1
         if self.away:
             raise httpx.ConnectError("connection refused")
@@ -148,6 +165,7 @@ def test_a_champion_crowned_by_hand_goes_live_and_the_way_back_is_to_who_was_liv
         desk.look()
         assert serve.versions() == {"algebra": str(version)}
         assert aliases(client) == (version, before)
+        assert register.live(client, "algebra") == str(version)
     assert lines(settings) == [("reconcile", "algebra", v, "done") for v in (2, 3, 1)]
     services.rollback(settings, "algebra")
     desk.look()
@@ -250,7 +268,7 @@ def test_a_reason_of_any_length_fits_its_tag(
     assert aliases(client) == (1, None)
 
 
-def _raise(error: Exception) -> str:
+def _raise(error: BaseException) -> str:
     raise error
 
 
@@ -269,13 +287,14 @@ def test_the_first_champion_of_a_service_may_be_crowned_by_hand_and_is_tried_onc
 
 
 def test_what_a_command_did_is_not_done_again(
-    desk: Desk, client: MlflowClient, settings: Settings, serve: Serve
+    desk: Desk, client: MlflowClient, settings: Settings, serve: Serve, clock: Clock
 ) -> None:
     services.promote(settings, "algebra", 2)
     services.rollback(settings, "algebra")
     services.promote(replace(settings, ray_address=""), "algebra", 3)
     joined = serve.joined_ever
-    desk.look(3)
+    look_on(desk, clock)
+    assert settle(settings, "algebra").said == "algebra: nothing to do any more"
     assert (desk.settled, serve.joined_ever, lines(settings)) == ([], joined, [])
     assert serve.versions() == {"algebra": "1"}, "what was crowned to serve later waits for it"
 
@@ -535,6 +554,27 @@ def test_who_had_to_wait_for_the_lock_looks_again_before_acting(
     assert (said, serve.versions()) == (["algebra: nothing to do any more"], {"algebra": "1"})
 
 
+def test_who_is_refused_does_not_undo_what_went_live_from_another_home_meanwhile(
+    desk: Desk,
+    client: MlflowClient,
+    settings: Settings,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs = services._release(Registry.at(settings), "algebra", 3)
+
+    def outrun(release: Release, *at: Any, **how: Any) -> str:
+        if release.version != "2":
+            return serve.publish(release, *at, **how)
+        serve.live["algebra"] = theirs
+        raise ServiceError("did not answer as version 2 in time")
+
+    monkeypatch.setattr(deploy, "publish", outrun)
+    crown(client, 2)
+    desk.look()
+    assert (serve.versions(), "in time" in tags(client, 2)[REFUSED]) == ({"algebra": "3"}, True)
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_who_is_crowned_while_another_goes_live_is_not_undone_and_is_next(
     desk: Desk, client: MlflowClient, serve: Serve, broken: bool
@@ -575,6 +615,145 @@ def test_a_run_and_a_promotion_beside_it_are_one_after_the_other(
         thread.join(20)
     assert set(inside) == {1}
     assert serve.versions() == {"algebra": str(crowned(client, "algebra"))}
+
+
+class Killed(BaseException):
+    """As a SIGKILL is: nothing is tidied up."""
+
+
+def killed(patch: pytest.MonkeyPatch, before: str, act: Callable[[], object]) -> None:
+    """Somebody goes live and is killed before a step of the registry."""
+    with patch.context() as mortal:
+        mortal.setattr(register, before, lambda *_: _raise(Killed()))
+        with pytest.raises(Killed):
+            act()
+
+
+def look_on(desk: Desk, clock: Clock, seconds: float = ASTRAY_S + ANSWERS_S) -> None:
+    for _ in range(int(seconds / ANSWERS_S) + 1):
+        desk.look()
+        clock.now += ANSWERS_S
+
+
+def test_a_promotion_killed_before_its_crowning_leaves_the_champion_live_within_a_minute(
+    desk: Desk,
+    client: MlflowClient,
+    settings: Settings,
+    serve: Serve,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+) -> None:
+    for times in (1, 2):
+        killed(monkeypatch, "crown", lambda: services.promote(settings, "algebra", 2))
+        assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (1, None))
+        look_on(desk, clock)
+        assert (serve.versions(), aliases(client)) == ({"algebra": "1"}, (1, None))
+        look_on(desk, clock)
+        assert len(desk.settled) == times
+    said = f"algebra: version 2 was left halfway; champion is 1, live at {serve.url}/algebra"
+    assert words(log) == [said] * 2
+    assert lines(settings) == [("reconcile", "algebra", 1, "done")] * 2
+    assert json.loads(trail(settings).read_text().splitlines()[-1])["answered"] == "2"
+
+
+def test_a_command_killed_in_its_last_step_has_done_what_it_was_asked(
+    desk: Desk,
+    client: MlflowClient,
+    settings: Settings,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+) -> None:
+    killed(monkeypatch, "went_live", lambda: services.promote(settings, "algebra", 2))
+    look_on(desk, clock)
+    assert (desk.settled, serve.versions(), aliases(client)) == ([], {"algebra": "2"}, (2, 1))
+    killed(monkeypatch, "crown", lambda: services.promote(settings, "algebra", 3))
+    look_on(desk, clock)
+    assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (2, 1))
+
+
+def test_what_nobody_crowned_makes_room_for_a_champion_that_waited_to_go_live(
+    desk: Desk,
+    client: MlflowClient,
+    settings: Settings,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+) -> None:
+    services.promote(replace(settings, ray_address=""), "algebra", 3)
+    killed(monkeypatch, "crown", lambda: services.promote(settings, "algebra", 2))
+    look_on(desk, clock)
+    assert (serve.versions(), aliases(client)) == ({"algebra": "3"}, (3, 1))
+    assert register.live(client, "algebra") == "3", "it waits no more"
+
+
+def test_what_answers_is_asked_for_seldom_and_who_does_not_answer_is_left_alone(
+    desk: Desk, serve: Serve, clock: Clock
+) -> None:
+    for _ in range(30):
+        desk.look()
+        clock.now += ANSWERS_S / 3
+    assert (desk.asked, desk.greeted) == (30, 10)
+    serve.live.clear()
+    look_on(desk, clock)
+    serve.url = "http://127.0.0.1:9"  # where nobody listens
+    desk.reconciler.settings = replace(desk.reconciler.settings, http_port=9)
+    look_on(desk, clock)
+    assert desk.settled == []
+
+
+def test_a_promotion_from_another_home_is_not_disturbed_as_it_crowns_what_answers(
+    desk: Desk, client: MlflowClient, settings: Settings, serve: Serve, clock: Clock
+) -> None:
+    look_on(desk, clock)
+    for version in (2, 3):
+        serve.live["algebra"] = services._release(Registry.at(settings), "algebra", version)
+        look_on(desk, clock, ASTRAY_S - ANSWERS_S)
+    register.crown(client, "algebra", 3)
+    look_on(desk, clock)
+    assert (desk.settled, serve.versions(), aliases(client)) == ([], {"algebra": "3"}, (3, 1))
+
+
+def test_a_promotion_under_way_is_waited_for_and_looked_at_again_under_its_lock(
+    desk: Desk,
+    client: MlflowClient,
+    settings: Settings,
+    serve: Serve,
+    log: pytest.LogCaptureFixture,
+    clock: Clock,
+) -> None:
+    serve.live["algebra"] = services._release(Registry.at(settings), "algebra", 2)
+    with held(lock(settings, "algebra", "live"), "a promotion", print):
+        look_on(desk, clock, 10 * ASTRAY_S)
+        why = "algebra version 1 is champion, but 2 answers"
+        assert words(log) == [f"{why}; waiting for whoever changes what is live"]
+        assert (desk.settled, serve.versions()) == ([], {"algebra": "2"})
+        said: list[str] = []
+        waiting = threading.Thread(target=lambda: said.append(settle(settings, "algebra").said))
+        waiting.start()
+        time.sleep(0.3)
+        register.crown(client, "algebra", 2)
+    waiting.join(20)
+    assert (said, serve.versions()) == (["algebra: nothing to do any more"], {"algebra": "2"})
+
+
+def test_a_champion_that_does_not_load_leaves_what_answers_and_is_tried_again_seldom(
+    desk: Desk,
+    client: MlflowClient,
+    settings: Settings,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+) -> None:
+    killed(monkeypatch, "crown", lambda: services.promote(settings, "algebra", 2))
+    serve.broken.add(("algebra", "1"))
+    look_on(desk, clock, ASTRAY_S + BROKEN_S - 2 * ANSWERS_S)
+    assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (1, None))
+    assert lines(settings) == [("reconcile", "algebra", 1, "refused")]
+    serve.broken.clear()
+    look_on(desk, clock)
+    assert (serve.versions(), len(desk.settled)) == ({"algebra": "1"}, 2)
 
 
 def test_services_of_many_pages_are_all_seen_and_models_of_others_left_alone(
@@ -677,6 +856,5 @@ def test_who_looks_loads_none_of_the_three() -> None:
 
 
 def test_it_speaks_of_aliases_and_tags_as_the_registry_does() -> None:
-    from tasks import register
-
-    assert (register.CHAMPION, register.SEEN_TO) == (reconcile.CHAMPION, reconcile.SEEN_TO)
+    ours = (reconcile.CHAMPION, reconcile.SEEN_TO, reconcile.LIVE)
+    assert ours == (register.CHAMPION, register.SEEN_TO, register.LIVE)

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.tracking import MlflowClient
 
 from flows import services
 from flows.score import asked, chosen
-from ray_jobs.errors import StoreError, UsageError
+from ray_jobs.errors import PlatformError, StoreError, UsageError
 from ray_jobs.serving.release import Release
 from ray_jobs.settings import Settings
 from tasks.register import PREVIOUS
@@ -51,6 +53,26 @@ def test_rolling_back_twice_is_back_where_it_began(
     assert (crowned(client, "geometry"), crowned(client, "geometry", PREVIOUS)) == (1, 3)
     services.rollback(settings, "geometry")
     assert (crowned(client, "geometry"), crowned(client, "geometry", PREVIOUS)) == (3, 1)
+
+
+@pytest.mark.parametrize("step", ["search_registered_models", "set_registered_model_alias"])
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_an_mlflow_that_breaks_at_the_first_step_or_the_last_is_told_as_such(
+    client: MlflowClient, settings: Settings, step: str, command: str
+) -> None:
+    name, more = f"{command}-{step}", [1] if command == "promote" else []
+    registered(client, settings, name, 2)
+    for version in (1, 2):
+        services.promote(settings, name, version)
+
+    def breaks(*_: object, **__: object) -> None:
+        raise MlflowException("internal error", INTERNAL_ERROR)
+
+    told = "could not do its part: internal error; see to it, then run the same command again"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, step, breaks)
+        with pytest.raises(PlatformError, match=told):
+            getattr(services, command)(settings, name, *more)
 
 
 def test_promoting_the_champion_changes_nothing(client: MlflowClient, settings: Settings) -> None:

@@ -22,6 +22,7 @@ from flows.pipeline import artifact_key
 from flows.request import resolve
 from ray_jobs.errors import ContractError, PlatformError, ServiceError, TrainingError, UsageError
 from ray_jobs.serving.release import Release
+from tasks import register
 from tasks.progress import STAGES
 from tasks.record import RELEASE
 from tasks.register import CHALLENGER, PREVIOUS
@@ -192,6 +193,8 @@ def test_a_better_version_is_compared_with_the_champion_and_takes_its_place(
     assert stages.compared_with == report["champion"]["version"] == "1"
     assert (crowned(client, "algebra"), crowned(client, "algebra", PREVIOUS)) == (2, 1)
     assert stages.serve.versions() == {"algebra": "2"}
+    stages.run(seed=2, publish=False)
+    assert (crowned(client, "algebra"), register.live(client, "algebra")) == (3, "2")
 
 
 def test_a_version_that_cannot_go_live_makes_room_for_the_champion_again(

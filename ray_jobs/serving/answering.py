@@ -115,13 +115,15 @@ class Answering:
 
     def note(self, verb: Verb, request: Any, outcomes: list[Any]) -> Receipt:
         """What was predicted, which feedback brings back."""
+        logged = verb.logged
         return receipt.made(
             self.key,
             service=self.release.service,
             version=self.release.version,
             learner=getattr(request, "learner", None),
             predictions=(one for outcome in outcomes for one in outcome.astype(float).tolist()),
-            rows=verb.logged.rows(request) if verb.logged else (),
+            rows=logged.rows(request) if logged else (),
+            target=logged.target if logged else None,
         )
 
 

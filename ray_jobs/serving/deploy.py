@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -32,6 +33,7 @@ POLL_S = 0.1
 ONGOING = 256  # requests a replica takes at once; more than a batch, so that batches fill
 BUSY = 32  # requests at once, above which one replica wants another beside it
 WARM_UP = 10  # requests before latencies count
+LINEAGE = "[0-9a-f]{8}"  # how the name of a candidate ends
 FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
 
@@ -129,8 +131,17 @@ def remove(name: str) -> None:
 def candidate(
     release: Release, base_url: str, *, site: Site, resources: Resources
 ) -> Iterator[str]:
-    """The URL of a release in a replica of its own, gone when the block ends."""
-    name = f"candidate-{release.service}-{release.lineage[:8]}"
+    """The URL of a release in a replica of its own, gone when the block ends.
+
+    What a gate of the service left that was killed goes first: runs of one take turns.
+    """
+    of_service = f"candidate-{release.service}-"
+    for left in serve.status().applications:
+        # Another service may be named as this one is, and go on.
+        if re.fullmatch(re.escape(of_service) + LINEAGE, left):
+            log.warning("%s was left by a run that was killed; taking it down", left)
+            remove(left)
+    name = f"{of_service}{release.lineage[:8]}"
     try:
         yield deploy(release, base_url, site=site, resources=resources, name=name)
     finally:
@@ -177,13 +188,19 @@ def _put_back(
     *,
     site: Site,
 ) -> None:
-    """Make Serve want the previous release again, or nothing where there was none."""
+    """Make Serve want the previous release again, or nothing where there was none.
+
+    Whoever else answers was put live meanwhile, from another home, and stays.
+    """
     service = failed.service
+    answers = live_version(f"{base_url}/{service}")
     try:
-        if previous is not None and previous.lineage != failed.lineage:
+        if previous is not None and answers not in {None, failed.version, previous.version}:
+            log.warning("%s stays on version %s, which went live meanwhile", service, answers)
+        elif previous is not None and previous.lineage != failed.lineage:
             log.warning("%s stays on version %s", service, previous.version)
             deploy(previous, base_url, site=site, resources=Resources(**previous.resources))
-        elif live_version(f"{base_url}/{service}") is None:
+        elif answers is None:
             remove(service)
     except ServiceError:
         # The caller is about to say what failed first.

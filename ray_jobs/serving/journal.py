@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import polars as pl
@@ -24,11 +25,15 @@ from ray_jobs import store
 from ray_jobs.errors import LyceumError
 from ray_jobs.serving.receipt import Receipt
 
+if TYPE_CHECKING:
+    from ray_jobs.serving.forgetting import Erased
+
 log = logging.getLogger(__name__)
 
 FOLDER = "predictions"  # of the store
 FLUSH_S = 5.0
 MOST = 50_000  # entries that wait to be written
+MOST_BYTES = 32 * 2**20  # of what they say
 SCHEMA = pl.Schema(
     {
         "id": pl.String(),  # of the prediction, in its prediction_id
@@ -53,6 +58,11 @@ class Entry:
     request: str
     key: str
 
+    @property
+    def size(self) -> int:
+        """Bytes of what it says."""
+        return len(orjson.dumps([self.note.predictions, self.note.rows, self.request]))
+
 
 @dataclass
 class Journal:
@@ -62,18 +72,23 @@ class Journal:
     service: str
     lineage: str
     most: int = MOST
+    most_bytes: int = MOST_BYTES
+    erased: Erased | None = None  # of whom nothing is written
     dropped: int = 0
     written: int = 0
     entries: deque[Entry] = field(default_factory=deque)  # of requests' thread and the writer's
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _failing: bool = False
+    _came: int = 0  # bytes, ever; counted by the requests' thread
+    _went: int = 0  # bytes, ever; counted by the writer's
 
     def add(self, entry: Entry) -> None:
         """Remember one answer; where too many wait already, count it as dropped."""
-        if len(self.entries) >= self.most:
+        if len(self.entries) >= self.most or self._came - self._went >= self.most_bytes:
             self.dropped += 1
         else:
+            self._came += entry.size
             self.entries.append(entry)
 
     def start(self) -> None:
@@ -93,7 +108,8 @@ class Journal:
         if not taken:
             return
         try:
-            write(self.store_uri, FOLDER, self.service, table(taken, self.lineage))
+            rows = table(taken, self.lineage)
+            write(self.store_uri, FOLDER, self.service, rows, self.erased)
         except (LyceumError, OSError) as error:
             if not self._failing:
                 log.warning("predictions wait to be written: %s", error)
@@ -102,6 +118,7 @@ class Journal:
         else:
             self._failing = False
             self.written += len(taken)
+            self._went += sum(entry.size for entry in taken)
 
     def _write(self) -> None:
         while not self._stop.wait(FLUSH_S):
@@ -121,22 +138,39 @@ def table(entries: Iterable[Entry], lineage: str) -> pl.DataFrame:
             "request": entry.request,
             "key": entry.key,
             "learner": entry.note.learner,
-            "row": as_json(entry.note.rows[position]) if entry.note.rows else None,
+            "row": as_json(row) if row is not None else None,
             "prediction": as_json(prediction),
         }
         for entry in entries
-        for position, prediction in enumerate(entry.note.predictions)
+        for position, (prediction, row) in enumerate(
+            zip_longest(entry.note.predictions, entry.note.rows)
+        )
     ]
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def write(store_uri: str, folder: str, service: str, rows: pl.DataFrame) -> None:
-    """Put rows beside those that are there, in a file of their own, under today's date."""
+def write(
+    store_uri: str, folder: str, service: str, rows: pl.DataFrame, erased: Erased | None = None
+) -> None:
+    """Put rows beside those that are there, in a file of their own, under today's date.
+
+    Those of the erased are left out.
+    """
     now = datetime.now(UTC)
     name = f"{now:%H%M%S}-{time.monotonic_ns():x}-{os.urandom(6).hex()}.parquet"
+    uri = store.join(store_uri, folder, service, f"date={now:%Y-%m-%d}", name)
+    left = erased.others(rows) if erased else rows
+    if left.is_empty():
+        return
+    _put(uri, left)
+    while erased and erased.overtaken and len(again := erased.others(left)) < len(left):
+        left = again  # their erasure may have looked for files before this one was there
+        _put(uri, left)
+
+
+def _put(uri: str, rows: pl.DataFrame) -> None:
     data = io.BytesIO()
     rows.write_parquet(data)
-    uri = store.join(store_uri, folder, service, f"date={now:%Y-%m-%d}", name)
     store.write_bytes(uri, data.getvalue())
 
 

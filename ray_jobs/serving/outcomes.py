@@ -67,7 +67,7 @@ def fared(told: Told) -> list[Fared]:
 
 def as_log(store_uri: str, service: str, told: Told) -> str:
     """URI of a log of what happened, for `lyceum run --data`; the same outcomes, the same file."""
-    lines = told.rows["row"].to_list()
+    lines = told.rows["row"].drop_nulls()
     name = manifest.digest(told.rows.select("id", "position").rows())[:16]
     uri = store.join(store_uri, LOGS, service, f"{name}.jsonl")
     if not store.exists(uri):

@@ -1,7 +1,8 @@
 """Prediction ids: signed notes of what was predicted, so that feedback needs no look-up.
 
-An id holds service, version, time, an alias of the learner, what was asked and what was
-predicted, readable by anyone and made only by holders of the installation's key.
+An id holds service, version, time, an alias of the learner, what was asked, what was
+predicted and what could have happened, readable by anyone and made only by holders of
+the installation's key.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
+from itertools import accumulate, islice, zip_longest
 from typing import Any
 
 import orjson
 
 from ray_jobs.errors import ContractError
 from ray_jobs.privacy import Key
+from ray_jobs.target import Target
 
 KEPT = 16  # predictions in an id at most: it travels with every answer
+LONGEST = 1 << 16  # characters of an id
+ROOM = 1 << 15  # bytes in it for predictions, rows and target: as base64, well below that
+EARLIEST = 7  # values of an id that feedback can be given on; they came without a target
 NONCE = 8  # bytes that tell two ids of one moment apart
 
 
@@ -35,7 +41,9 @@ class Receipt:
     time_s: int  # unix seconds
     learner: str | None  # alias
     predictions: list[Any]  # the first of them, rounded: a number each, or one for each class
-    rows: list[dict[str, Any]]  # what each was about, as a log tells it; empty: of no outcome
+    # What each was about, as a log tells it, None where that is too long; empty: of no outcome.
+    rows: list[dict[str, Any] | None]
+    target: Target | None = None  # of the version; None: not told
 
 
 def made(
@@ -46,16 +54,20 @@ def made(
     learner: str | None,
     predictions: Iterable[Any],
     rows: Iterable[dict[str, Any]] = (),
+    target: Target | None = None,
 ) -> Receipt:
     """The note of a prediction made now; the learner's own name is not in it."""
+    room = ROOM - _size(target)
+    told, about = _fitting([_rounded(p) for p in islice(predictions, KEPT)], rows, room)
     return Receipt(
         id=os.urandom(NONCE).hex(),
         service=service,
         version=version,
         time_s=int(time.time()),
         learner=key.alias(learner) if learner else None,
-        predictions=[_rounded(p) for p in islice(predictions, KEPT)],
-        rows=list(islice(rows, KEPT)),
+        predictions=told,
+        rows=about,
+        target=target if about else None,
     )
 
 
@@ -70,6 +82,7 @@ def signed(key: Key, note: Receipt) -> str:
             note.learner,
             note.predictions,
             note.rows,
+            *_values(note.target),
         ]
     )
     text = base64.urlsafe_b64encode(payload).decode().rstrip("=")
@@ -91,12 +104,43 @@ def verified(key: Key, prediction_id: str) -> Receipt:
             f"prediction_id {prediction_id[:40]!r} was not given out here; send it back as it came"
         )
     values = orjson.loads(payload)
-    if not isinstance(values, list):
-        raise ContractError(
-            f"prediction_id {prediction_id[:40]!r} was given out by an earlier Lyceum, and says "
-            "too little for feedback"
-        )
-    return Receipt(*values)
+    if not isinstance(values, list) or not EARLIEST <= len(values) <= EARLIEST + 1:
+        raise too_little(prediction_id)
+    targets = (Target(kind, tuple(outcomes)) for kind, *outcomes in values[EARLIEST:])
+    return Receipt(*values[:EARLIEST], *targets)
+
+
+def too_little(prediction_id: str) -> ContractError:
+    """What is told of an id that is ours and yet of no use."""
+    return ContractError(
+        f"prediction_id {prediction_id[:40]!r} was given out by an earlier Lyceum, and says "
+        "too little for feedback"
+    )
+
+
+def _values(target: Target | None) -> list[list[str]]:
+    """How a target stands in an id: as one value more, or none."""
+    return [[target.kind, *target.outcomes]] if target else []
+
+
+@lru_cache
+def _size(target: Target | None) -> int:
+    return len(orjson.dumps(_values(target)))
+
+
+def _fitting(
+    predictions: list[Any], rows: Iterable[dict[str, Any]], room: int
+) -> tuple[list[Any], list[dict[str, Any] | None]]:
+    """As many of the first predictions and rows as there is room for."""
+    about: list[dict[str, Any] | None] = list(islice(rows, KEPT))
+    if len(orjson.dumps((predictions, about))) <= room - 2 * KEPT:  # as nearly always
+        return predictions, about
+    sizes = accumulate(len(orjson.dumps(pair)) for pair in zip_longest(predictions, about))
+    many = sum(size <= room for size in sizes)
+    if about and not many and len(orjson.dumps(predictions[:1])) <= room:
+        # Its outcome counts all the same, though nobody can learn from it.
+        return predictions[:1], [None]
+    return predictions[:many], about[:many]
 
 
 def _rounded(prediction: Any) -> Any:

@@ -102,6 +102,7 @@ def _house(release: Release, key: Key, site: Site, *, alone: bool) -> House:
     from ray_jobs.serving import limits
     from ray_jobs.serving.door import Door
     from ray_jobs.serving.feedback import Recorder
+    from ray_jobs.serving.forgetting import Erased
     from ray_jobs.serving.journal import Journal
     from ray_jobs.serving.keys import Keyring
     from ray_jobs.serving.meters import Meters
@@ -109,12 +110,12 @@ def _house(release: Release, key: Key, site: Site, *, alone: bool) -> House:
 
     service = release.service
     ring = Keyring(site.store)
-    journal = Journal(site.store, service, release.lineage)
+    journal = Journal(site.store, service, release.lineage, erased=Erased(site.store, key))
     spent = limits.alone() if alone else limits.shared(service)
     return House(
         door=Door(service, key, ring, spent),
         journal=journal,
-        recorder=Recorder(site.store, service),
+        recorder=Recorder(site.store, service, Erased(site.store, key)),
         meters=Meters(),
     )
 

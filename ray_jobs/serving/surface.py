@@ -151,11 +151,10 @@ class Surface:
 
     def _outcomes(self) -> Outcomes | None:
         """What feedback may tell, where a family says how it stands in a log."""
-        logged, words = self.verbs["predict"].logged, self.model.vocabulary
+        logged = self.verbs["predict"].logged
         if logged is None:
             return None
-        target = self.model.family.target(words)
-        return Outcomes(self.key, self.release.service, logged, words, target)
+        return Outcomes(self.key, self.release.service, self.release.version, logged)
 
     def _routes(self) -> dict[str, Route]:
         inference = Inference(self.model, self.release, self.batcher, MAX_BODY)

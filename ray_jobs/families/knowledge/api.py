@@ -27,6 +27,7 @@ from ray_jobs.families.knowledge.asking import (
 from ray_jobs.families.knowledge.batch import Asked
 from ray_jobs.families.knowledge.frame import COLUMNS, SEPARATOR, example, frame
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
+from ray_jobs.target import Target
 from ray_jobs.verb import Explanation, Logged, Verb
 
 
@@ -82,7 +83,7 @@ def _logged(request: PredictRequest) -> Iterator[dict[str, Any]]:
         yield {"item": one.item, "skills": SEPARATOR.join(one.skills)}
 
 
-def _credit(outcome: float | str, _vocabulary: Vocabulary) -> float:
+def _credit(outcome: float | str, _target: Target) -> float:
     if isinstance(outcome, str) or not 0 <= outcome <= 1:
         raise ValueError("expected 1 for right, 0 for wrong, or partial credit between")
     return outcome
@@ -97,7 +98,7 @@ VERBS = {
         predict_answer,
         Explanation(reasons.cost, reasons.examples, reasons.reasons),
         remembers=True,
-        logged=Logged(_logged, "correct", _credit, "learner", "time"),
+        logged=Logged(_logged, "correct", Target("binary"), _credit, "learner", "time"),
     ),
     "mastery": mastery.VERB,
     "next": practice.VERB,

@@ -57,11 +57,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+Skill = Annotated[str, Field(max_length=LONGEST_NAME)]
+
+
 class Candidate(Strict):
     """An item that could be put to the learner next."""
 
     item: str = Field(min_length=1, max_length=LONGEST_NAME, examples=["fractions-017"])
-    skills: list[str] = Field(default=[], max_length=MOST_SKILLS, examples=[["fractions"]])
+    skills: list[Skill] = Field(default=[], max_length=MOST_SKILLS, examples=[["fractions"]])
 
 
 class Answer(Candidate):

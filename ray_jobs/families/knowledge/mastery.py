@@ -20,7 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ray_jobs.artifact import Artifact
 from ray_jobs.families.knowledge import batch
-from ray_jobs.families.knowledge.asking import MAX_CANDIDATES, PAST, Answer, Past, Request, typical
+from ray_jobs.families.knowledge.asking import (
+    MAX_CANDIDATES,
+    PAST,
+    Answer,
+    Past,
+    Request,
+    Skill,
+    typical,
+)
 from ray_jobs.families.knowledge.batch import Asked, History
 from ray_jobs.families.knowledge.remembered import Practised
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
@@ -36,7 +44,7 @@ class MasteryRequest(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"history": PAST}]})
 
-    skills: list[str] | None = Field(default=None, min_length=1, max_length=MAX_CANDIDATES)
+    skills: list[Skill] | None = Field(default=None, min_length=1, max_length=MAX_CANDIDATES)
     intervals: bool = Field(
         default=False, description="tell how sure each level is; the history is read twice a skill"
     )

@@ -19,6 +19,7 @@ from ray_jobs.families.tabular.batch import Row, Rows
 from ray_jobs.families.tabular.frame import columns, example, frame, outputs
 from ray_jobs.families.tabular.table import PREFIX
 from ray_jobs.families.tabular.vocabulary import Category, Number, Vocabulary
+from ray_jobs.target import Target
 from ray_jobs.verb import Explanation, Logged, Verb
 
 GOLDEN = 4
@@ -69,7 +70,7 @@ def verbs(vocabulary: Vocabulary) -> dict[str, Verb]:
                     _told(request), outcomes, words
                 ),
             ),
-            logged=Logged(lambda request: [_told(request)], "label", _outcome),
+            logged=Logged(lambda request: [_told(request)], "label", vocabulary.target, _outcome),
         )
     }
 
@@ -122,8 +123,7 @@ def _told(request: Any) -> dict[str, Any]:
     return told
 
 
-def _outcome(outcome: float | str, vocabulary: Vocabulary) -> float | str:
-    target = vocabulary.target
+def _outcome(outcome: float | str, target: Target) -> float | str:
     if target.kind == "number":
         if isinstance(outcome, str):
             raise ValueError("expected a number")
