@@ -53,7 +53,8 @@ class Batcher:
         self.queue: deque[Waiting] = deque()
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self.runner: asyncio.Task[None] | None = None
-        self.cost_s: float | None = None  # of a position, by the batch before; None: not known
+        # What the last batch of like cost took, by the bits of the cost.
+        self.seconds: dict[int, float] = {}
 
     async def outcomes(self, examples: Sequence[Any]) -> list[Any]:
         """Predictions of each example, computed together with whoever waits as well.
@@ -114,7 +115,7 @@ class Batcher:
 
     async def _predicted(self, examples: Sequence[Any], cost: int) -> list[Any]:
         """Predictions, here where they take a moment, else in the model's thread."""
-        if self.cost_s is not None and cost * self.cost_s < MOMENT_S:
+        if self.seconds.get(cost.bit_length(), MOMENT_S) < MOMENT_S:
             return self._timed(examples, cost)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.thread, self._timed, examples, cost)
@@ -122,7 +123,7 @@ class Batcher:
     def _timed(self, examples: Sequence[Any], cost: int) -> list[Any]:
         begin = time.perf_counter()
         outcomes = predict(self.model, examples)
-        self.cost_s = (time.perf_counter() - begin) / max(cost, 1)
+        self.seconds[cost.bit_length()] = time.perf_counter() - begin
         return outcomes
 
     def _next(self) -> list[Waiting]:
