@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -29,6 +31,7 @@ from ray_jobs.serving.surface import House, Surface
 from tests.surface_parts import (
     ITEMS,
     KEY,
+    SERVICE,
     SKILLS,
     Ask,
     answer,
@@ -143,7 +146,7 @@ def refused(told: httpx.Response, status: int) -> dict[str, Any]:
     assert told.status_code == status, told.text
     assert told.headers["content-type"] == "application/problem+json"
     problem = told.json()
-    assert problem["status"] == status
+    assert (problem["status"], problem["title"]) == (status, HTTPStatus(status).phrase)
     assert problem["detail"]
     assert isinstance(problem, dict)
     return problem
@@ -402,6 +405,25 @@ def test_readiness_is_a_golden_request_answered_now(
 
     assert "away from its known answer" in refused(asyncio.run(asked()), 503)["detail"]
     assert ask("GET", "readyz").json()["status"] == "ready"
+
+
+def test_whoever_asks_for_readiness_again_and_again_keeps_no_model_busy(
+    app: Surface, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(model: Artifact, given: Any) -> Any:
+        asked.append(len(given))
+        return predict(model, given)
+
+    monkeypatch.setattr(app, "proved_s", -math.inf)
+    monkeypatch.setattr(batching, "predict", counted)
+    for path in ("readyz", "v2/health/ready", f"v2/models/{SERVICE}/ready", "readyz"):
+        assert ask("GET", path).status_code == 200
+    assert len(asked) == 1
+    monkeypatch.setattr(app, "proved_s", -math.inf)
+    assert ask("GET", "readyz").status_code == 200
+    assert len(asked) == 2
 
 
 def test_only_the_model_that_was_evaluated_passes(model: Artifact, release: Release) -> None:
