@@ -167,7 +167,9 @@ def place_of(at: Installation) -> str:
 
 def asked(place: str) -> SearchJob | None:
     """The one search there, once it was asked for."""
-    names = [name for name in store.sizes(place) if name.count("/") == 1 and "job.json" in name]
+    # Not the file that is still being written, whose name begins with a dot.
+    found = [name for name in store.sizes(place) if name.endswith("/job.json")]
+    names = [name for name in found if name.count("/") == 1]
     assert len(names) < 2
     return SearchJob.load(f"{place}/{names[0]}") if names else None
 
