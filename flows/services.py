@@ -7,31 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 from mlflow.entities.model_registry import RegisteredModel
 
+from flows import publishing
 from flows.audit import RECONCILER, record
 from flows.platform import Platform
 from flows.platform import status as platform_status
-from flows.platform.locks import held, lock
 from flows.platform.traffic import Traffic, traffic
-from ray_jobs.cluster import Cluster, joined, services_url
-from ray_jobs.errors import LyceumError, PlatformError, RemoteError, StoreError, UsageError
-from ray_jobs.recipe import Resources
-from ray_jobs.serving import deploy
-from ray_jobs.serving.release import Release
-from ray_jobs.serving.site import Site
+from ray_jobs.cluster import joined, services_url
+from ray_jobs.errors import LyceumError, PlatformError, RemoteError, UsageError
 from ray_jobs.settings import Settings
 from tasks import connection
 from tasks import register as registry
-from tasks.record import RELEASE, Registry
+from tasks.record import Registry
 
 log = logging.getLogger(__name__)
 
-NOT_LIVE = " (no platform is up, so it is not live yet; lyceum up serves it)"
 MOST = 1000  # services of one installation
 ABSENCE = (PlatformError, RemoteError)  # of something that a version needs, whichever it is
 
@@ -54,7 +48,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
     for model in _models(mlflow):
         champion = registry.find(mlflow.client, model.name, registry.CHAMPION)
         versions = mlflow.client.search_model_versions(f"name = '{model.name}'")
-        live = _answers(settings, model.name)
+        live = publishing.answering(settings, model.name)
         found.append(
             {
                 "service": model.name,
@@ -79,7 +73,7 @@ def promote(settings: Settings, service: str, version: int) -> str:
         mlflow = Registry.at(settings)
         with connection.answering(mlflow.uri):
             _known(mlflow, service)
-            with _alone(settings, service, f"promotion of version {version}"):
+            with publishing.alone(settings, service, f"promotion of version {version}"):
                 return _promoted(settings, mlflow, service, version)
 
 
@@ -92,7 +86,7 @@ def rollback(settings: Settings, service: str) -> str:
         mlflow = Registry.at(settings)
         with connection.answering(mlflow.uri):
             _known(mlflow, service)
-            with _alone(settings, service, "rollback"):
+            with publishing.alone(settings, service, "rollback"):
                 before = registry.find(mlflow.client, service, registry.PREVIOUS)
                 if before is None:
                     raise UsageError(
@@ -113,7 +107,7 @@ def reconcile(settings: Settings, service: str) -> str:
     """
     mlflow = Registry.at(settings)
     with (
-        _alone(settings, service, "the reconciler"),
+        publishing.alone(settings, service, "the reconciler"),
         connection.answering(mlflow.uri),
     ):
         # Whoever had the lock may have seen to it.
@@ -144,9 +138,9 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
     with joined(here) as cluster:
         for name in waiting:
             try:
-                with _alone(here, name, "start of the platform"):
-                    release = _release(mlflow, name, registry.CHAMPION)
-                    where = _live(here, cluster, release, None)
+                with publishing.alone(here, name, "start of the platform"):
+                    release = publishing.release_of(mlflow, name, registry.CHAMPION)
+                    where = publishing.publish(here, cluster, release, None)
                     registry.went_live(mlflow.client, name, int(release.version))
             except LyceumError as error:
                 # One broken service must not keep the others away.
@@ -157,7 +151,7 @@ def republish(settings: Settings, platform: Platform) -> Iterator[str]:
 
 def _promoted(settings: Settings, mlflow: Registry, service: str, version: int) -> str:
     before = _before(settings, mlflow, service, version)
-    where = _served(settings, mlflow, service, version, before)
+    where = publishing.serve(settings, mlflow, service, version, before)
     registry.crown(mlflow.client, service, version)
     if settings.ray_address:
         registry.went_live(mlflow.client, service, version)
@@ -168,12 +162,12 @@ def _followed(settings: Settings, mlflow: Registry, crowned: registry.Version) -
     service, client = crowned.service, mlflow.client
     before = _before(settings, mlflow, service, crowned.version)
     try:
-        where = _served(settings, mlflow, service, crowned.version, None)
+        where = publishing.serve(settings, mlflow, service, crowned.version, None)
     except ABSENCE:
         raise  # of which no version is guilty
     except LyceumError as error:
         registry.blame(client, crowned, str(error))  # first, since somebody waits for the word
-        _put_back(settings, mlflow, crowned, before)
+        publishing.put_back(settings, mlflow, crowned, before)
         registry.refuse(client, crowned, before)
         raise
     registry.follow(client, crowned, before)
@@ -188,13 +182,13 @@ def _mended(settings: Settings, mlflow: Registry, champion: registry.Version) ->
     One that never went live waits, and what did before it answers.
     """
     service, client = champion.service, mlflow.client
-    answers, live = _answers(settings, service), registry.live(client, service)
+    answers, live = publishing.answering(settings, service), registry.live(client, service)
     if live is None or answers in {None, live, str(champion.version)}:
         return f"{service}: nothing to do any more"
     about = {"version": champion.version, "lineage": champion.lineage, "answered": answers}
     with record(settings, "reconcile", service, who=RECONCILER, tried=ABSENCE, **about):
         before = registry.find(client, service, answers)
-        where = _served(settings, mlflow, service, champion.version, before)
+        where = publishing.serve(settings, mlflow, service, champion.version, before)
         registry.went_live(client, service, champion.version)
     return f"{service}: version {answers} was left halfway; champion is {champion.version}{where}"
 
@@ -206,87 +200,16 @@ def _before(
 
     Whoever has the alias may have been crowned by hand, and not have been tried yet.
     """
-    client, answers = mlflow.client, _answers(settings, service)
+    client, answers = mlflow.client, publishing.answering(settings, service)
     live = registry.find(client, service, answers) if answers else None
     known = registry.seen_to(client, service) or registry.find(client, service, registry.CHAMPION)
     back = [v for v in (live, known) if v is not None and v.version != version]
     return back[0] if back else None
 
 
-def _answers(settings: Settings, service: str) -> str | None:
-    """The version that answers for a service where Ray lasts, or None when nobody does."""
-    url = f"{services_url(settings)}/{service}"
-    return deploy.live_version(url) if settings.ray_address else None
-
-
-def _put_back(
-    settings: Settings,
-    mlflow: Registry,
-    failed: registry.Version,
-    before: registry.Version | None,
-) -> None:
-    """Have Serve want a version again, live or not; the caller will say what failed first.
-
-    Whoever else answers was put live meanwhile, from another home, and stays.
-    """
-    if before is None:
-        return
-    answers = _answers(settings, before.service)
-    if answers not in {None, str(failed.version), str(before.version)}:
-        log.warning("%s stays on version %s, which went live meanwhile", before.service, answers)
-        return
-    try:
-        _served(settings, mlflow, before.service, before.version, None)
-    except LyceumError as error:
-        log.warning("%s: version %d is not live: %s", before.service, before.version, error)
-
-
-def _served(
-    settings: Settings,
-    mlflow: Registry,
-    service: str,
-    version: int,
-    before: registry.Version | None,
-) -> str:
-    """Put a version live, where Ray lasts, in the place of another; where it is now."""
-    release = _release(mlflow, service, version)
-    release.refuse_barred()
-    if not settings.ray_address:
-        return NOT_LIVE
-    previous = _way_back(mlflow, before)
-    with joined(settings) as cluster:
-        return _live(settings, cluster, release, previous)
-
-
-def _way_back(mlflow: Registry, before: registry.Version | None) -> Release | None:
-    """The release of a version, if it can be read; if not, it must not stand in the way."""
-    try:
-        return _release(mlflow, before.service, before.version) if before else None
-    except (StoreError, UsageError) as error:
-        log.warning("no way back from what goes live now: %s", error)
-        return None
-
-
-def _alone(settings: Settings, service: str, what: str) -> AbstractContextManager[None]:
-    """Nobody else changes what is live meanwhile; a run of the service may be at work."""
-    path = lock(settings, service, "live")
-    return held(path, what, lambda who: log.warning("%s: %s", service, who))
-
-
 def _figure(version: registry.Version) -> str | None:
     name = version.tags.get(registry.HEADLINE, "")
     return f"{name} {version.tags[name]}" if name in version.tags else None
-
-
-def _live(settings: Settings, cluster: Cluster, release: Release, previous: Release | None) -> str:
-    url = deploy.publish(
-        release,
-        cluster.services,
-        site=Site.of(settings),
-        resources=Resources(**release.resources),
-        previous=previous,
-    )
-    return f", live at {url}"
 
 
 def _models(mlflow: Registry) -> list[RegisteredModel]:
@@ -300,19 +223,3 @@ def _known(mlflow: Registry, service: str) -> None:
     if service not in names:
         there = f"there are {', '.join(names)}" if names else "none is registered yet"
         raise UsageError(f"no service {service!r}; {there}")
-
-
-def _release(mlflow: Registry, service: str, which: str | int) -> Release:
-    found = registry.resolve(mlflow.client, service, which)
-    if RELEASE not in found.tags:
-        raise UsageError(
-            f"version {found.version} of {service!r} was only half registered; run its recipe again"
-        )
-    try:
-        release = Release.load(found.tags[RELEASE])
-        Resources(**release.resources)
-    except TypeError as error:
-        raise StoreError(
-            f"{found.tags[RELEASE]} is no release of this Lyceum ({error}); run its recipe again"
-        ) from error
-    return release

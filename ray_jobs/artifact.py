@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-
 SEAL = "manifest.sha256"  # of the manifest, since nothing else would tell that it is damaged
 
 
@@ -107,7 +106,11 @@ def fetched(uri: str) -> Artifact:
     """
     if store.is_local(uri):
         return read(store.fetch(uri, store.local_path(uri)))
-    return read(_on_this_node(uri))
+    folder = _on_this_node(uri)
+    try:
+        return read(folder)
+    except ArtifactError:  # it was whole when it came, and what reads it looks anyway
+        return read(_on_this_node(uri, still_good=_is_whole))
 
 
 def cache(home: Path) -> Path:
@@ -115,7 +118,7 @@ def cache(home: Path) -> Path:
     return home / "cache" / "models"
 
 
-def _on_this_node(uri: str) -> Path:
+def _on_this_node(uri: str, still_good: Callable[[Path], bool] = lambda _: True) -> Path:
     digest = store.read_bytes(store.join(uri, SEAL)).decode("ascii", "replace")
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise ArtifactError(f"{uri}/{SEAL} is damaged; train again or roll back")
@@ -128,7 +131,7 @@ def _on_this_node(uri: str) -> Path:
             raise ArtifactError(str(error).replace(str(folder), uri)) from error
 
     within = cache(settings.read().home)
-    return node_cache.kept(within, digest, come, what="models", still_good=_is_whole)
+    return node_cache.kept(within, digest, come, what="models", still_good=still_good)
 
 
 def _is_whole(folder: Path) -> bool:

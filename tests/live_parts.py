@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from flows import holding, services
+from flows import holding, publishing, services
 from flows.platform.processes import MARK
 from ray_jobs.cluster import Cluster
 from ray_jobs.errors import ServiceError
@@ -105,7 +105,7 @@ def serving(patch: pytest.MonkeyPatch) -> Iterator[Serve]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         serve = Serve(f"http://127.0.0.1:{server.server_port}")
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        for module in (services, holding):
+        for module in (services, publishing, holding):
             patch.setattr(module, "joined", serve.joined)
         patch.setattr(deploy, "publish", serve.publish)
         yield serve

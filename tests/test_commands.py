@@ -15,7 +15,7 @@ import orjson
 import psutil
 import pytest
 
-from flows import cli, services
+from flows import cli, publishing, services
 from flows.cli.session import session
 from flows.platform import Platform, running
 from flows.platform.environment import environment, ray_token
@@ -90,7 +90,7 @@ def test_json_is_what_scripts_read_and_lines_say_the_same(
     registered(connected(settings), settings, "algebra", 2)
     assert lyceum("promote", "algebra", "2")[:2] == (
         0,
-        f"algebra: version 2 is champion{services.NOT_LIVE}\n",
+        f"algebra: version 2 is champion{publishing.NOT_LIVE}\n",
     )
     rows = json.loads(lyceum("services", "--json")[1])
     assert rows == services.listed(settings)

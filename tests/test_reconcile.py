@@ -17,7 +17,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from mlflow.utils.proto_json_utils import message_to_json
 
-from flows import reconcile, services
+from flows import publishing, reconcile, services
 from flows.audit import trail
 from flows.platform import record
 from flows.platform.locks import held, lock
@@ -261,7 +261,7 @@ def test_who_was_refused_and_is_mended_may_be_crowned_again_and_nothing_holds_it
 def test_a_reason_of_any_length_fits_its_tag(
     desk: Desk, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "_served", lambda *_: _raise(ServiceError("x" * 99_999)))
+    monkeypatch.setattr(publishing, "serve", lambda *_: _raise(ServiceError("x" * 99_999)))
     crown(client, 2)
     desk.look()
     assert set(tags(client, 2)[REFUSED]) == {"x"}
@@ -329,7 +329,7 @@ def test_a_change_of_while_the_platform_was_down_has_its_way_back_too(
 ) -> None:
     serve.live.clear()
     crown(client, 2)
-    serve.live["algebra"] = services._release(Registry.at(settings), "algebra", 2)
+    serve.live["algebra"] = publishing.release_of(Registry.at(settings), "algebra", 2)
     desk.look()  # after `lyceum up` put it live
     assert (serve.versions(), aliases(client)) == ({"algebra": "2"}, (2, 1))
     serve.live.clear()
@@ -464,7 +464,7 @@ def test_what_is_away_is_nobodys_fault_is_told_once_and_tried_again_after_a_whil
 ) -> None:
     crown(client, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(services, "_served", lambda *_: _raise(absence))
+        patch.setattr(publishing, "serve", lambda *_: _raise(absence))
         desk.look(3)
         clock.now += AGAIN_S + 1
         desk.look(3)
@@ -513,7 +513,7 @@ def test_another_choice_does_not_wait_for_what_rests(
 ) -> None:
     crown(client, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(services, "_served", lambda *_: _raise(PlatformError("no Ray answers")))
+        patch.setattr(publishing, "serve", lambda *_: _raise(PlatformError("no Ray answers")))
         desk.look()
     crown(client, 3)
     desk.look()
@@ -561,7 +561,7 @@ def test_who_is_refused_does_not_undo_what_went_live_from_another_home_meanwhile
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    theirs = services._release(Registry.at(settings), "algebra", 3)
+    theirs = publishing.release_of(Registry.at(settings), "algebra", 3)
 
     def outrun(release: Release, *at: Any, **how: Any) -> str:
         if release.version != "2":
@@ -708,7 +708,7 @@ def test_a_promotion_from_another_home_is_not_disturbed_as_it_crowns_what_answer
 ) -> None:
     look_on(desk, clock)
     for version in (2, 3):
-        serve.live["algebra"] = services._release(Registry.at(settings), "algebra", version)
+        serve.live["algebra"] = publishing.release_of(Registry.at(settings), "algebra", version)
         look_on(desk, clock, ASTRAY_S - ANSWERS_S)
     register.crown(client, "algebra", 3)
     look_on(desk, clock)
@@ -723,7 +723,7 @@ def test_a_promotion_under_way_is_waited_for_and_looked_at_again_under_its_lock(
     log: pytest.LogCaptureFixture,
     clock: Clock,
 ) -> None:
-    serve.live["algebra"] = services._release(Registry.at(settings), "algebra", 2)
+    serve.live["algebra"] = publishing.release_of(Registry.at(settings), "algebra", 2)
     with held(lock(settings, "algebra", "live"), "a promotion", print):
         look_on(desk, clock, 10 * ASTRAY_S)
         why = "algebra version 1 is champion, but 2 answers"

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ SCHEMA = pl.Schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One answer."""
 
@@ -58,7 +59,7 @@ class Entry:
     request: str
     key: str
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of what it says."""
         return len(orjson.dumps([self.note.predictions, self.note.rows, self.request]))

@@ -13,8 +13,8 @@ from pydantic.json_schema import models_json_schema
 from ray_jobs.serving import openapi_inference
 from ray_jobs.serving.feedback import FeedbackRequest, FeedbackResponse
 from ray_jobs.serving.openapi_parts import (
+    ASKED,
     REFERENCE,
-    REFUSED,
     TEXT,
     WITH_A_KEY,
     an_object,
@@ -185,7 +185,7 @@ def _asked(request: type[BaseModel]) -> dict[str, Any]:
 def _answered(schema: dict[str, Any], *more: str) -> dict[str, Any]:
     """What is said, and which model says so; or what may be wrong."""
     stamped = {"allOf": [schema, reference("Stamp")]}
-    wrong = sorted({"400", "408", "413", "415", "422", "500", "503", *REFUSED, *more})
+    wrong = sorted({*ASKED, *more})
     answered = {"description": "answered", "content": content(stamped)}
     return {"responses": {"200": answered, **failures(*wrong)}}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_jobs.serving.openapi_parts import (
-    REFUSED,
+    ASKED,
     TEXT,
     WITH_A_KEY,
     an_object,
@@ -70,7 +70,6 @@ HEAD = {
     "schema": {"type": "integer", "minimum": 0},
 }
 OCTETS = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-ANSWERED_ALSO = ("400", "408", "413", "422", "500", "503", *REFUSED)
 
 
 def paths(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def _infer(example: dict[str, Any]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {**asked, **OCTETS}},
         "responses": {
             "200": {"description": "a prediction for each row", "content": answered},
-            **failures(*ANSWERED_ALSO),
+            **failures(*ASKED),
         },
         **WITH_A_KEY,
     }

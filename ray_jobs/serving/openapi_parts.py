@@ -15,12 +15,14 @@ FAILURES = {
     "408": "the body did not arrive in time",
     "409": "a state of another version; send the history instead",
     "413": "too large",
-    "415": "another content type than application/json",
+    "415": "another content type than application/json, or a body that is compressed",
     "422": "does not fit the schema",
     "429": "over the limit of the key; Retry-After says when to ask again",
     "500": "our fault",
     "503": "not ready, or too busy; try again",
 }
+# Whatever is asked with a body may be answered so.
+ASKED = ("400", "408", "413", "415", "422", "500", "503", *REFUSED)
 
 
 def got(name: str, summary: str, answer: dict[str, Any], *, keyed: bool, ready: bool) -> Any:
