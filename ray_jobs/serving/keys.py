@@ -99,7 +99,7 @@ def _must_let_in(days: float, per_second: float, burst: float) -> None:
     if not all(math.isfinite(number) and number >= 0 for number in limits):
         raise UsageError("days, requests per second and burst of a key are numbers from 0 on")
     if burst and not per_second:
-        raise UsageError(f"a burst of {burst:g} needs requests per second beside it; give --per-second too")
+        raise UsageError(f"a burst of {burst:g} needs a rate beside it; give --per-second too")
     if 0 < burst < 1:
         raise UsageError(f"a burst of {burst:g} lets nobody in; give 1 or more")
 
