@@ -13,8 +13,10 @@ from tests.s3_parts import Server, known, serving
 
 if TYPE_CHECKING:
     from ray_jobs.artifact import Artifact
+    from ray_jobs.serving.surface import Surface
     from ray_jobs.settings import Settings
     from tests.live_parts import Serve
+    from tests.surface_parts import Ask
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,3 +74,20 @@ def lasting(tmp_path: Path, serve: Serve) -> Settings:
     from ray_jobs.settings import Settings
 
     return Settings(home=tmp_path / "home", ray_address="127.0.0.1:1", http_port=serve.port)
+
+
+@pytest.fixture
+def app(model: Artifact, tmp_path: Path) -> Surface:
+    """A service that keeps what it predicts and what it is told, in the test's folder."""
+    from tests.feedback_parts import keeping
+
+    return keeping(model, tmp_path)
+
+
+@pytest.fixture
+def ask(app: Surface) -> Iterator[Ask]:
+    """How a client asks it."""
+    from tests.surface_parts import asking
+
+    with asking(app, **{"x-request-id": "r-1"}) as one:
+        yield one
