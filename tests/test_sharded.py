@@ -36,6 +36,7 @@ from ray_jobs.training.order import epoch_batches, filled, share
 from ray_jobs.training.sharded import Objective, divide, gathered, here, most_parts, units
 from ray_jobs.training.team import Team
 from tests import test_training as toy
+from tests.gloo_parts import finish, leave
 from tests.s3_parts import Server
 from tests.test_two_workers import EXACT, NETWORKS
 from tests.test_two_workers import lesson as family_lesson
@@ -585,7 +586,8 @@ def be_a_worker(folder: Path, rank: int, ports: list[str]) -> None:
             )
             told = task(folder, Team(rank, world))
             (folder / f"{name}-{rank}.json").write_text(json.dumps(told))
-            torch.distributed.destroy_process_group()
+            leave()
+    finish()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from ray_jobs.training.optimiser import learning_rate, parameter_groups
 from ray_jobs.training.order import epoch_batches, share, step_seed
 from ray_jobs.training.shards import Shards, pack
 from ray_jobs.training.team import Team
+from tests.gloo_parts import finish, leave
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -506,7 +507,8 @@ def two_workers(folder: Path) -> None:
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     workers = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
+            [sys.executable, "-m", "tests.test_training", str(folder)],
+            cwd=Path(__file__).parent.parent,
             env={**os.environ, **place, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
@@ -540,9 +542,8 @@ def be_a_worker(folder: Path) -> None:
     if team.leads:
         torch.save(state.module.state_dict(), folder / "together.pt")
         (folder / "told.json").write_text(json.dumps(told))
-    # Neither leaves while the other still talks to it: gloo aborts a process for that.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave()
+    finish()
 
 
 def sees_otherwise(team: Team) -> str:

@@ -24,6 +24,7 @@ from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.order import epoch_batches
 from ray_jobs.training.team import Team
 from tests.family_parts import sampled
+from tests.gloo_parts import finish, leave
 
 NETWORKS = [
     (kind, name)
@@ -103,9 +104,8 @@ def work(folder: Path, kind: str, name: str) -> None:
     state = learnt(kind, name, Team(rank, 2))
     if rank == 0:
         torch.save(state, folder / "together.pt")
-    # Neither leaves while the other still talks to it: gloo aborts a process for that.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave()
+    finish()
 
 
 if __name__ == "__main__":
