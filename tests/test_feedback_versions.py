@@ -50,7 +50,7 @@ def given_out(version: str, predictions: list[Any], target: Target | None) -> st
         rows=[{"about": "a"}],
         target=target,
     )
-    return receipt.signed(KEY, note)
+    return receipt.signed(KEY, note.encoded())
 
 
 def kept_of(taker: Outcomes, id_: str, outcome: float | str) -> dict[str, Any]:

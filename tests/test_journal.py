@@ -79,7 +79,7 @@ def test_what_waits_is_bounded_by_its_size_too(
         with monkeypatch.context() as patched:
             patched.setattr(journal, "write", away)
             for _ in range(8):
-                log.add(Entry(note, "r", "k"))
+                log.add(Entry(note.encoded(), "r", "k"))
                 log.flush()
         assert len(log.entries) == 5
         log.flush()

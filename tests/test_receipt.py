@@ -34,7 +34,7 @@ SAID = {
 
 
 def signed(said: dict[str, Any]) -> str:
-    return receipt.signed(KEY, receipt.made(KEY, service="algebra", **said))
+    return receipt.signed(KEY, receipt.made(KEY, service="algebra", **said).encoded())
 
 
 @settings(deadline=None)

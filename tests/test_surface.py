@@ -376,7 +376,7 @@ def test_a_prediction_id_says_what_was_predicted_and_not_who_asked(ask: Ask) -> 
 @given(place=st.integers(0, 200), character=st.sampled_from("aZ9-_.=~ é"))
 def test_a_changed_prediction_id_is_told_from_a_genuine_one(place: int, character: str) -> None:
     note = receipt.made(KEY, service="algebra", version="7", learner="ada", predictions=[0.5, 0.25])
-    genuine = receipt.signed(KEY, note)
+    genuine = receipt.signed(KEY, note.encoded())
     assert receipt.verified(KEY, genuine).predictions == [0.5, 0.25]
     place %= len(genuine)
     changed = genuine[:place] + character + genuine[place + 1 :]

@@ -43,8 +43,8 @@ class Answering:
 
     async def call(
         self, verb: Verb, data: bytes, *, explain: bool = False
-    ) -> tuple[bytes, list[Receipt]]:
-        """The answer to one request, or to each of `{"instances": [...]}`, and what was predicted.
+    ) -> tuple[bytes, list[bytes]]:
+        """The answer to one request, or to each of `{"instances": [...]}`, and its receipts.
 
         Raises Problem.
         """
@@ -76,17 +76,17 @@ class Answering:
 
     async def answers(
         self, verb: Verb, requests: list[Any], *, explain: bool
-    ) -> tuple[list[dict[str, Any]], list[Receipt]]:
+    ) -> tuple[list[dict[str, Any]], list[bytes]]:
         """Predict all requests together, and answer each, with its reasons where asked for."""
         told = await self.outcomes(verb.examples, requests)
         answers: list[dict[str, Any]] = []
-        notes: list[Receipt] = []
+        notes: list[bytes] = []
         for request, mine in zip(requests, told, strict=True):
             answer = verb.answer(request, mine, self.model.vocabulary)
             if verb.keeps:
                 answer["state"] = sealed.sealed(self.key, answer["state"], **self.origin)
             else:
-                note = self.note(verb, request, mine)
+                note = self.note(verb, request, mine).encoded()
                 answer["prediction_id"] = receipt.signed(self.key, note)
                 notes.append(note)
             answers.append(answer)

@@ -45,6 +45,20 @@ class Receipt:
     rows: list[dict[str, Any] | None]
     target: Target | None = None  # of the version; None: not told
 
+    def encoded(self) -> bytes:
+        """What is signed, and kept."""
+        own = [self.id, self.service, self.version, self.time_s, self.learner]
+        return orjson.dumps([*own, self.predictions, self.rows, *_values(self.target)])
+
+    @classmethod
+    def decoded(cls, payload: bytes) -> Receipt | None:
+        """What was encoded; None of what says too little for a receipt."""
+        values = orjson.loads(payload)
+        if not isinstance(values, list) or not EARLIEST <= len(values) <= EARLIEST + 1:
+            return None
+        targets = (Target(kind, tuple(outcomes)) for kind, *outcomes in values[EARLIEST:])
+        return cls(*values[:EARLIEST], *targets)
+
 
 def made(
     key: Key,
@@ -71,20 +85,8 @@ def made(
     )
 
 
-def signed(key: Key, note: Receipt) -> str:
-    """A prediction id."""
-    payload = orjson.dumps(
-        [
-            note.id,
-            note.service,
-            note.version,
-            note.time_s,
-            note.learner,
-            note.predictions,
-            note.rows,
-            *_values(note.target),
-        ]
-    )
+def signed(key: Key, payload: bytes) -> str:
+    """The prediction id of an encoded note."""
     text = base64.urlsafe_b64encode(payload).decode().rstrip("=")
     return f"{text}.{key.signature(payload)}"
 
@@ -103,11 +105,9 @@ def verified(key: Key, prediction_id: str) -> Receipt:
         raise ContractError(
             f"prediction_id {prediction_id[:40]!r} was not given out here; send it back as it came"
         )
-    values = orjson.loads(payload)
-    if not isinstance(values, list) or not EARLIEST <= len(values) <= EARLIEST + 1:
+    if (note := Receipt.decoded(payload)) is None:
         raise too_little(prediction_id)
-    targets = (Target(kind, tuple(outcomes)) for kind, *outcomes in values[EARLIEST:])
-    return Receipt(*values[:EARLIEST], *targets)
+    return note
 
 
 def too_little(prediction_id: str) -> ContractError:
