@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from ray_jobs.training import allocator
+from ray_jobs import allocator
 
 STEPS = """
 import resource
 import threading
 import torch
-from ray_jobs.training import allocator
+from ray_jobs import allocator
 {first}
 def step():
     torch.ones({numbers})

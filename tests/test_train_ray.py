@@ -16,11 +16,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ray_jobs import artifact
+from ray_jobs import allocator, artifact
 from ray_jobs.errors import TrainingError
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.recipe import Budget, Resources
-from ray_jobs.training import allocator, driver, events
+from ray_jobs.training import driver, events
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.local import agent_on_any_port

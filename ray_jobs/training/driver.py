@@ -12,12 +12,12 @@ import os
 from typing import Any
 
 from ray_jobs import artifact, remote, store
+from ray_jobs.allocator import ONE_ARENA
 from ray_jobs.artifact import Artifact
 from ray_jobs.errors import ArtifactError, StoreError, TrainingError
 from ray_jobs.families import family
 from ray_jobs.recipe import spec_from
 from ray_jobs.training import events, room
-from ray_jobs.training.allocator import ONE_ARENA
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.splits import Splits, check_splits, tables
 

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from ray_jobs import artifact, store
+from ray_jobs.allocator import keep_freed
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import checkpoint, events
-from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.events import Event, finished
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import Lesson, State, run, validate

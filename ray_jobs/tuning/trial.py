@@ -13,11 +13,11 @@ import polars as pl
 import torch
 from torch import nn
 
+from ray_jobs.allocator import keep_freed
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
 from ray_jobs.privacy import salted
 from ray_jobs.training import checkpoint, events
-from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import State, run, validate

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from flows.request import resolve
+from ray_jobs.allocator import keep_freed
 from ray_jobs.artifact import Artifact
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.evaluation import Evaluation, compare, evaluate
@@ -33,7 +34,6 @@ from ray_jobs.families import family, recipe
 from ray_jobs.families.knowledge.table import PROTOCOLS
 from ray_jobs.predictor import predict
 from ray_jobs.settings import Settings
-from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
 from tasks.prepare import clean, ingest, split

@@ -20,6 +20,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from ray_jobs.allocator import keep_freed
 from ray_jobs.artifact import Artifact
 from ray_jobs.families import family, recipe
 from ray_jobs.families.knowledge import bayes, mastery
@@ -28,7 +29,6 @@ from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.families.knowledge.world import Truth, chance
 from ray_jobs.metrics.binary import prepared_auc
 from ray_jobs.predictor import predict
-from ray_jobs.training.allocator import keep_freed
 from tests.taught_parts import learnt
 
 KNOWLEDGE = family("knowledge")

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
+from ray_jobs.allocator import keep_freed
 from ray_jobs.families.knowledge.networks import Attention, Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.recipe import Budget, Resources, as_dict
 from ray_jobs.training import events
-from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import State, run
 from ray_jobs.training.splits import Splits

@@ -24,13 +24,13 @@ import polars as pl
 import psutil
 import torch
 
+from ray_jobs.allocator import keep_freed
 from ray_jobs.data.clean import SHARE_ROWS
 from ray_jobs.data.tables import write_part
 from ray_jobs.families import family
 from ray_jobs.families.knowledge.networks import Lstm
 from ray_jobs.families.knowledge.table import CLEAN
 from ray_jobs.recipe import Budget, Resources, as_dict
-from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import State, run
 from ray_jobs.training.splits import Splits, tables

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from ray_jobs.allocator import keep_freed
 from ray_jobs.artifact import Artifact
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.families import family
@@ -26,7 +27,6 @@ from ray_jobs.families.knowledge.networks import Attention, Lstm
 from ray_jobs.metrics.binary import prepared_auc
 from ray_jobs.predictor import predict
 from ray_jobs.recipe import Budget
-from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
 from tests.bench.accuracy import DATA, LOGS, prepared

@@ -34,7 +34,7 @@ from ray_jobs.privacy import load_key
 from ray_jobs.recipe import Resources
 from ray_jobs.serving import deploy, keys
 from ray_jobs.serving.release import Release, golden_outcomes, verify
-from ray_jobs.serving.replica import collect_seldom
+from ray_jobs.serving.replica import settle
 from ray_jobs.serving.site import Site
 from ray_jobs.serving.surface import Surface
 from tests.bench.litserver import answers
@@ -56,7 +56,7 @@ class Bare:
         model = artifact.fetched(known.artifact)
         verify(model, known)
         self.surface = Surface(model, known, load_key(Path(key_file)), prefix)
-        collect_seldom()
+        settle()
 
     def __serve_build_asgi_app__(self) -> Surface:
         return self.surface

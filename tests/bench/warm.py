@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from ray_jobs.allocator import keep_freed
 from ray_jobs.artifact import Artifact
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.evaluation import Evaluation, compare, evaluate
@@ -25,7 +26,6 @@ from ray_jobs.intervals import Interval
 from ray_jobs.predictor import predict
 from ray_jobs.privacy import salted
 from ray_jobs.training import warm
-from ray_jobs.training.allocator import keep_freed
 from ray_jobs.training.loop import Lesson, State, run
 from ray_jobs.training.team import Team
 from tests.bench.accuracy import KNOWLEDGE, prepared
