@@ -19,13 +19,13 @@ from ray_jobs.families.knowledge import mastery, practice, reasons, state
 from ray_jobs.families.knowledge.asking import (
     MAX_CANDIDATES,
     PAST,
-    Candidate,
     Past,
     Request,
     questions,
 )
 from ray_jobs.families.knowledge.batch import Asked
 from ray_jobs.families.knowledge.frame import COLUMNS, SEPARATOR, example, frame
+from ray_jobs.families.knowledge.told import Candidate
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.target import Target
 from ray_jobs.verb import Explanation, Logged, Verb

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     PlainValidator,
@@ -25,13 +24,12 @@ from pydantic import (
 
 from ray_jobs.families.knowledge.batch import Asked, Carried, History
 from ray_jobs.families.knowledge.remembered import Remembered
-from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
+from ray_jobs.families.knowledge.told import Candidate, Strict, Told
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 ROUNDING_S = 0.001
 ROUNDING = 1e-12  # of a time, relatively
 TOKEN: dict[str, Any] = {"type": "string", "description": "given by v1/state of this version"}
-MAX_ANSWERS = 20_000
 MAX_CANDIDATES = 1_000
 
 PAST: list[JsonValue] = [
@@ -51,29 +49,6 @@ def _remembered(value: Any) -> Remembered | None:
     return Remembered.decoded(value)
 
 
-class Strict(BaseModel):
-    """An unknown field is a misspelt one, and refused."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-Skill = Annotated[str, Field(max_length=LONGEST_NAME)]
-
-
-class Candidate(Strict):
-    """An item that could be put to the learner next."""
-
-    item: str = Field(min_length=1, max_length=LONGEST_NAME, examples=["fractions-017"])
-    skills: list[Skill] = Field(default=[], max_length=MOST_SKILLS, examples=[["fractions"]])
-
-
-class Answer(Candidate):
-    """An answer that the learner gave."""
-
-    correct: float = Field(ge=0, le=1, description="1 right, 0 wrong, between: partial credit")
-    time: float | None = Field(default=None, ge=0, description="unix seconds")
-
-
 class Request(Strict):
     """A learner's past answers, oldest first; empty for somebody never seen before."""
 
@@ -82,7 +57,7 @@ class Request(Strict):
         description="what v1/state gave for the answers before those of the history",
     )
     learner: str | None = Field(default=None, max_length=512)
-    history: list[Answer] = Field(default=[], max_length=MAX_ANSWERS)
+    history: Told = Field(default=Told(), json_schema_extra={"default": []})
     time: float | None = Field(
         default=None,
         ge=0,
@@ -91,27 +66,30 @@ class Request(Strict):
 
     @field_validator("history")
     @classmethod
-    def oldest_first(cls, history: list[Answer], info: ValidationInfo) -> list[Answer]:
+    def oldest_first(cls, history: Told, info: ValidationInfo) -> Told:
         """Refuse an order that would be taken for another past than the learner's."""
         latest = begun = _latest(info)
-        for number, answer in enumerate(history):
-            if answer.time is not None:
-                if answer.time < latest:
+        known = history.known_times
+        if known == sorted(known) and (not known or known[0] >= begun):
+            return history
+        for number, time in enumerate(history.times):
+            if time is not None:
+                if time < latest:
                     whom = "the last one of the state" if latest == begun else "the one it follows"
                     raise ValueError(
                         f"answer {number} is from before {whom}; expected oldest first"
                     )
-                latest = answer.time
+                latest = time
         return history
 
     @field_validator("time")
     @classmethod
     def not_in_the_past(cls, time: float | None, info: ValidationInfo) -> float | None:
         """Refuse to ask before the last answer: forgetting would run backwards."""
-        history: list[Answer] = info.data.get("history", [])
-        last = max((a.time for a in history if a.time is not None), default=_latest(info))
+        told: list[float] = info.data.get("history", Told()).known_times
+        last = told[-1] if told else _latest(info)
         if time is not None and time < last:
-            where = "history" if any(a.time is not None for a in history) else "state"
+            where = "history" if told else "state"
             raise ValueError(f"{time:.0f} is before the last answer of the {where} ({last:.0f})")
         return time
 
@@ -162,13 +140,13 @@ class Past:
     def of(cls, request: Request, vocabulary: Vocabulary) -> Past:
         """The past that a request tells."""
         history, ids = request.history, vocabulary.item_ids
-        sets = [vocabulary.skill_set(answer.skills) for answer in history]
+        sets = vocabulary.skill_sets(history.skills)
         told = cls(
-            items=np.array([ids.get(answer.item, UNSEEN) for answer in history], np.int64),
-            skills=np.array([skill for skills in sets for skill in skills], np.int64),
-            skill_counts=np.array([len(skills) for skills in sets], np.int64),
-            correct=np.array([answer.correct for answer in history], np.float32),
-            times=np.array([answer.time for answer in history], np.float64),  # None is NaN
+            items=np.array([ids.get(item, UNSEEN) for item in history.items], np.int64),
+            skills=np.array(list(chain.from_iterable(sets)), np.int64),
+            skill_counts=np.array(list(map(len, sets)), np.int64),
+            correct=np.array(history.correct, np.float32),
+            times=np.array(history.times, np.float64),  # None is NaN
             now=np.nan if request.time is None else request.time,
             carried=None,
             again=0,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,13 @@ from ray_jobs.families.knowledge import batch
 from ray_jobs.families.knowledge.asking import (
     MAX_CANDIDATES,
     PAST,
-    Answer,
     Past,
     Request,
-    Skill,
     typical,
 )
 from ray_jobs.families.knowledge.batch import Asked, History
 from ray_jobs.families.knowledge.remembered import Practised
+from ray_jobs.families.knowledge.told import Skill
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 from ray_jobs.predictor import predict
 from ray_jobs.verb import Verb
@@ -55,14 +55,14 @@ class MasteryRequest(Request):
         if self.skills is not None:
             return list(dict.fromkeys(self.skills))
         before = [] if self.state is None else list(self.state.skills)
-        return list(dict.fromkeys([*before, *(s for a in self.history for s in a.skills)]))
+        return list(dict.fromkeys(chain(before, *self.history.skills)))
 
     @property
     def practice(self) -> dict[str, list[int]]:
         """Which answers of the history practised each skill, oldest first."""
         found: dict[str, list[int]] = defaultdict(list)
-        for number, answer in enumerate(self.history):
-            for skill in dict.fromkeys(answer.skills):
+        for number, skills in enumerate(self.history.skills):
+            for skill in dict.fromkeys(skills):
                 found[skill].append(number)
         return found
 
@@ -155,10 +155,7 @@ def answer(
                 "level": round(level, 6),
                 "interval": ranges.get(skill),
                 "trend": round(level - before[skill], 6) if skill in before else None,
-                **_evidence(
-                    request.remembered.get(skill),
-                    [request.history[number] for number in practice.get(skill, ())],
-                ),
+                **_evidence(request, skill, practice.get(skill, ())),
             }
             for skill, level in levels.items()
         ]
@@ -181,9 +178,10 @@ def interval(level: float, right: float, wrong: float) -> dict[str, float] | Non
     return {"low": low, "high": high}
 
 
-def _evidence(before: Practised | None, given: Sequence[Answer]) -> dict[str, Any]:
-    times = [answer.time for answer in given if answer.time is not None]
-    correct = sum(answer.correct for answer in given)
+def _evidence(request: MasteryRequest, skill: str, given: Sequence[int]) -> dict[str, Any]:
+    before, history = request.remembered.get(skill), request.history
+    times = [time for number in given if (time := history.times[number]) is not None]
+    correct = sum(history.correct[number] for number in given)
     if before is not None:
         times += [before.last] if before.last is not None else []
         correct += before.correct

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ray_jobs.families.knowledge.asking import PAST, Candidate, Past, Request, questions, typical
+from ray_jobs.families.knowledge.asking import PAST, Past, Request, questions, typical
 from ray_jobs.families.knowledge.batch import Asked
+from ray_jobs.families.knowledge.told import Candidate
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.verb import Verb
 

@@ -52,8 +52,8 @@ def reasons(
             {
                 "candidate": number,
                 "answer": at,
-                "item": request.history[at].item,
-                "correct": request.history[at].correct,
+                "item": request.history.items[at],
+                "correct": request.history.correct[at],
                 "effect": round(effect, 6),
             }
             for effect, at in weightiest

@@ -6,7 +6,7 @@ Append-only: a retrained model keeps the ids of its predecessor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -59,6 +59,12 @@ class Vocabulary:
             if len(self._skill_sets) < MOST_SETS:  # what clients make up must not fill memory
                 self._skill_sets[asked] = found
         return found
+
+    def skill_sets(self, sets: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        """Ids of several sets."""
+        known = list(map(self._skill_sets.get, map(tuple, sets)))
+        found = [ids for ids in known if ids is not None]
+        return found if len(found) == len(sets) else [self.skill_set(names) for names in sets]
 
     @cached_property
     def _skill_sets(self) -> dict[tuple[str, ...], tuple[int, ...]]:
