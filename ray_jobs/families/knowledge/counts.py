@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_jobs.families.knowledge.answers import Answers
-from ray_jobs.families.knowledge.tallies import FAST, NO_TALLIES, SLOW, Seeds, Tallies
+from ray_jobs.families.knowledge.tallies import FAST, NO_TALLIES, NOTHING, SLOW, Seeds, Tallies
 from ray_jobs.families.knowledge.vocabulary import UNSEEN
 
 NEGLIGIBLE = 1e-7  # weight below which an old answer is no longer added to a decayed mean
@@ -83,9 +83,9 @@ def asked_counts(
 class _Both:
     """`_past` of answers, and of the questions after them, of which none is a past of another."""
 
-    answers: NDArray[np.float64]  # (M, PAST)
+    answers: NDArray[np.float64]  # (PAST, M)
     first: NDArray[np.bool_]  # (M,) no earlier entry has its key
-    questions: NDArray[np.float64]  # (Q, PAST)
+    questions: NDArray[np.float64]  # (PAST, Q)
 
     @classmethod
     def of(
@@ -100,12 +100,12 @@ class _Both:
         _, first, again = np.unique(key[known:], return_index=True, return_inverse=True)
         kept = np.concatenate([np.arange(known), known + first])
         past, fresh = _past(every, key[kept], owner[kept], seeds)
-        return cls(past[:known], fresh[:known], past[known:][again])
+        return cls(past[:, :known], fresh[:known], past[:, known:][:, again])
 
 
 def _met_before(answers: Answers, new: NDArray[np.bool_], begun: _Begun) -> NDArray[np.float64]:
     """(N,) how many skills each answer's learner had practised before it."""
-    met = _per_answer(answers, new[:, None].astype(np.float64))[:, 0]
+    met = _per_answer(answers, new[None].astype(np.float64))[0]
     begins = np.arange(len(answers.items)) - answers.step
     return _sum_before(met, begins) + begun.met[answers.learner]
 
@@ -146,18 +146,18 @@ class _Begun:
 
 def _features(
     answers: Answers,
-    tags: NDArray[np.float64],  # (S, PAST)
-    by_item: NDArray[np.float64],  # (N, PAST)
-    overall: NDArray[np.float64],  # (N, PAST)
+    tags: NDArray[np.float64],  # (PAST, S)
+    by_item: NDArray[np.float64],  # (PAST, N)
+    overall: NDArray[np.float64],  # (PAST, N)
     skills: NDArray[np.float64],  # (N,) how many were met before
 ) -> NDArray[np.float32]:
-    features = np.empty((len(answers.items), len(COLUMNS)), np.float32)
-    features[:, : len(PAST)] = _per_answer(answers, tags)
-    features[:, : len(PAST)] /= np.maximum(answers.skill_counts, 1)[:, None]
-    features[:, ITEM_COLUMNS] = by_item
-    features[:, ITEM_COLUMNS.stop : -1] = overall[:, :-1]
-    features[:, -1] = np.log1p(skills)
-    return features
+    features = np.empty((len(COLUMNS), len(answers.items)), np.float32)
+    features[: len(PAST)] = _per_answer(answers, tags)
+    features[: len(PAST)] /= np.maximum(answers.skill_counts, 1)
+    features[ITEM_COLUMNS] = by_item
+    features[ITEM_COLUMNS.stop : -1] = overall[:-1]
+    features[-1] = np.log1p(skills)
+    return np.ascontiguousarray(features.T)
 
 
 def _joined(answers: Answers, questions: Answers) -> Answers:
@@ -195,7 +195,7 @@ def _past(
     owner: NDArray[np.int64],
     seeds: Seeds,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Features of the earlier entries with the same key, (M, PAST), and whether there are none.
+    """Features of the earlier entries with the same key, (PAST, M), and whether there are none.
 
     Entry m is about answer `owner[m]`; owners ascend, so a stable sort keeps time. `seeds`
     are what was counted of a key before its first entry.
@@ -209,27 +209,34 @@ def _past(
     start = np.maximum.accumulate(np.where(fresh, index, 0))
     rank = index - start
     correct = answers.correct[owner].astype(np.float64)
-    groups = np.cumsum(fresh) - 1
-    first_keys = key[fresh]
-    begun = seeds.seeded(first_keys)
-    given, wins_then, fast, slow, last_then, hours, step, _ = begun[groups].T
-    wins = wins_then + _sum_before(correct, start)
-    last = np.where(fresh, last_then, 2.0 * np.roll(correct, 1) - 1.0)
-    sorted_past = np.stack(
-        [
-            np.log1p(wins),
-            np.log1p(np.maximum(given + rank - wins, 0.0)),
-            _decayed(np.where(fresh, fast, last), rank, given + rank, FAST),
-            _decayed(np.where(fresh, slow, last), rank, given + rank, SLOW),
-            last,
-            _since(answers.times[owner] / 3600.0, fresh, hours),
-            _since(answers.step[owner].astype(np.float64), fresh, step),
-        ],
-        axis=1,
+    begun = seeds.seeded(key[fresh])
+    given, wins_then, fast, slow, last_then, hours, step, _ = (
+        NOTHING if begun is None else begun[np.cumsum(fresh) - 1].T
     )
-    past, first = np.empty_like(sorted_past), np.empty_like(fresh)
-    past[order], first[order] = sorted_past, fresh
+    every = np.add(given, rank, dtype=np.float64)
+    wins = wins_then + _sum_before(correct, start)
+    last = np.where(fresh, last_then, _previous(2.0 * correct - 1.0))
+    sorted_past = (
+        np.log1p(wins),
+        np.log1p(np.maximum(every - wins, 0.0)),
+        _decayed(np.where(fresh, fast, last), rank, every, FAST),
+        _decayed(np.where(fresh, slow, last), rank, every, SLOW),
+        last,
+        _since(answers.times[owner] / 3600.0, fresh, hours),
+        _since(answers.step[owner].astype(np.float64), fresh, step),
+    )
+    past, first = np.empty((len(PAST), len(key))), np.empty_like(fresh)
+    for feature, values in zip(past, sorted_past, strict=True):
+        feature[order] = values
+    first[order] = fresh
     return past, first
+
+
+def _previous(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each entry the one before it; of the first, 0."""
+    before = np.zeros_like(values)
+    before[1:] = values[:-1]
+    return before
 
 
 def _sum_before(values: NDArray[np.float64], start: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -256,22 +263,24 @@ def _decayed(
 
 
 def _since(
-    clock: NDArray[np.float64], fresh: NDArray[np.bool_], then: NDArray[np.float64]
+    clock: NDArray[np.float64], fresh: NDArray[np.bool_], then: NDArray[np.float64] | float
 ) -> NDArray[np.float64]:
     """log1p of what passed since the previous entry; 0 where there is none, or no clock.
 
     Before the first entry of a group it was `then`.
     """
-    passed = clock - np.where(fresh, then, np.roll(clock, 1))
+    passed = clock - np.where(fresh, then, _previous(clock))
     # fmax prefers a number to NaN, and so an unknown time counts as none passed.
     return np.log1p(np.fmax(passed, 0.0))
 
 
 def _per_answer(answers: Answers, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum what is per skill over each answer's set; 0 for an empty set."""
-    sums = np.zeros((len(answers.items), values.shape[1]))
+    """Sum what is per skill, (K, S), over each answer's set, (K, N); 0 for an empty set."""
+    if (answers.skill_counts == 1).all():
+        return values
+    sums = np.zeros((len(values), len(answers.items)))
     some = answers.skill_counts > 0
     if some.any():
         starts = np.cumsum(answers.skill_counts) - answers.skill_counts
-        sums[some] = np.add.reduceat(values, starts[some], axis=0)
+        sums[:, some] = np.add.reduceat(values, starts[some], axis=1)
     return sums

@@ -118,8 +118,10 @@ class Seeds:
         at = np.searchsorted(self.keys, own).clip(max=len(self.keys) - 1)
         return at, self.keys[at] == own
 
-    def seeded(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What was counted of these groups, (M, TALLIED)."""
+    def seeded(self, keys: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """What was counted of these groups, (M, TALLIED); None where nothing was of any."""
+        if not len(self.keys):
+            return None
         seeds = np.tile(np.array(NOTHING), (len(keys), 1))
         at, same = self.found(keys)
         seeds[same] = self.sums[at[same]]
