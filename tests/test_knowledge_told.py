@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
-from ray_jobs.families.knowledge.told import MAX_ANSWERS, Answer, Told, _plain
+from ray_jobs.families.knowledge.told import MAX_ANSWERS, Answer, AnswerList, _plain
 
 ONE_BY_ONE = TypeAdapter(list[Answer])
-AT_ONCE = TypeAdapter(Told)
+AT_ONCE = TypeAdapter(AnswerList)
 NAMES = ["a", "ä" * LONGEST_NAME, "b" * (LONGEST_NAME + 1), "", 3, None, "1"]
 FIELDS: dict[str, list[Any]] = {
     "item": NAMES,
@@ -63,7 +63,7 @@ def test_at_once_is_as_one_by_one(history: list[Any]) -> None:
     if wrong:
         assert _plain(history) == []
         return
-    expected = Told.of(answers)
+    expected = AnswerList.of(answers)
     assert told.items == expected.items
     assert [tuple(names) for names in told.skills] == [tuple(names) for names in expected.skills]
     assert told.correct == expected.correct
@@ -85,7 +85,7 @@ def test_too_many_are_refused_before_they_are_read() -> None:
 
 
 def test_of_nothing_there_is_nothing() -> None:
-    assert AT_ONCE.validate_python([]) == Told()
+    assert AT_ONCE.validate_python([]) == AnswerList()
 
 
 def test_clients_are_told_of_answers_and_not_of_columns() -> None:

@@ -24,7 +24,7 @@ from pydantic import (
 
 from ray_jobs.families.knowledge.batch import Asked, Carried, History
 from ray_jobs.families.knowledge.remembered import Remembered
-from ray_jobs.families.knowledge.told import Candidate, Strict, Told
+from ray_jobs.families.knowledge.told import AnswerList, Candidate, Strict
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 
 ROUNDING_S = 0.001
@@ -57,7 +57,7 @@ class Request(Strict):
         description="what v1/state gave for the answers before those of the history",
     )
     learner: str | None = Field(default=None, max_length=512)
-    history: Told = Field(default=Told(), json_schema_extra={"default": []})
+    history: AnswerList = Field(default=AnswerList(), json_schema_extra={"default": []})
     time: float | None = Field(
         default=None,
         ge=0,
@@ -66,7 +66,7 @@ class Request(Strict):
 
     @field_validator("history")
     @classmethod
-    def oldest_first(cls, history: Told, info: ValidationInfo) -> Told:
+    def oldest_first(cls, history: AnswerList, info: ValidationInfo) -> AnswerList:
         """Refuse an order that would be taken for another past than the learner's."""
         latest = begun = _latest(info)
         known = history.known_times
@@ -86,7 +86,7 @@ class Request(Strict):
     @classmethod
     def not_in_the_past(cls, time: float | None, info: ValidationInfo) -> float | None:
         """Refuse to ask before the last answer: forgetting would run backwards."""
-        told: list[float] = info.data.get("history", Told()).known_times
+        told: list[float] = info.data.get("history", AnswerList()).known_times
         last = told[-1] if told else _latest(info)
         if time is not None and time < last:
             where = "history" if told else "state"

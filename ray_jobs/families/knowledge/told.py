@@ -60,7 +60,7 @@ columns = attrgetter("item", "skills", "correct", "time")
 
 
 @dataclass(frozen=True)
-class Told:
+class AnswerList:
     """T answers, in the order in which they were told; for pydantic a list of `Answer`."""
 
     items: Sequence[str] = ()  # (T,)
@@ -77,7 +77,7 @@ class Told:
         return [time for time in self.times if time is not None]
 
     @classmethod
-    def of(cls, answers: Sequence[Answer] | Sequence[Plain]) -> Told:
+    def of(cls, answers: Sequence[Answer] | Sequence[Plain]) -> AnswerList:
         """The columns of some answers."""
         return cls(*zip(*map(columns, answers), strict=True))
 
