@@ -61,6 +61,8 @@ class Verb:
     explanation: Explanation | None = None  # what `?explain=true` adds
     remembers: bool = False  # a request may bring a `state`, which its model takes as bytes
     logged: Logged | None = None  # where feedback may tell what really happened
+    # bytes of a body -> the JSON in it, as the request takes it; None: read it as any JSON
+    read: Callable[[bytes], Any] | None = None
     keeps: bool = False  # it answers with a `state`, as bytes, and predicts nothing
 
     @property

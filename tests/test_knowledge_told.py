@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from ray_jobs.families.knowledge.api import PredictRequest
 from ray_jobs.families.knowledge.table import LONGEST_NAME, MOST_SKILLS
-from ray_jobs.families.knowledge.told import MAX_ANSWERS, Answer, AnswerList, _plain
+from ray_jobs.families.knowledge.told import MAX_ANSWERS, Answer, AnswerList, _plain, reader
+from tests.surface_parts import Ask
 
 ONE_BY_ONE = TypeAdapter(list[Answer])
 AT_ONCE = TypeAdapter(AnswerList)
@@ -81,6 +84,8 @@ def test_what_nearly_all_tell_is_read_at_once(left_out: tuple[str, ...]) -> None
 def test_too_many_are_refused_before_they_are_read() -> None:
     with pytest.raises(ValidationError, match=f"at most {MAX_ANSWERS} items"):
         AT_ONCE.validate_python([GOOD] * (MAX_ANSWERS + 1))
+    assert READ(orjson.dumps({"history": [GOOD] * (MAX_ANSWERS + 1)})) is None
+    assert len(READ(orjson.dumps({"history": [GOOD] * MAX_ANSWERS}))["history"]) == MAX_ANSWERS
     assert len(AT_ONCE.validate_python([GOOD] * MAX_ANSWERS)) == MAX_ANSWERS
 
 
@@ -93,3 +98,66 @@ def test_clients_are_told_of_answers_and_not_of_columns() -> None:
     assert schema["type"] == "array"
     assert schema["maxItems"] == MAX_ANSWERS
     assert schema["items"] == {"$ref": "#/$defs/Answer"}
+
+
+READ = reader(PredictRequest)
+CANDIDATE = {"item": "b", "skills": []}
+
+
+def read_and_validated(data: bytes) -> PredictRequest:
+    told = READ(data)
+    assert told is not None
+    return PredictRequest.model_validate(told)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.fixed_dictionaries({}, optional={k: st.just(v) for k, v in GOOD.items()})))
+def test_a_body_read_at_once_is_the_request_that_its_json_is(history: list[Any]) -> None:
+    body = {"history": history, "candidates": [CANDIDATE], "learner": "Ada", "time": 7}
+    data = orjson.dumps(body)
+    if any(not {"item", "correct"} <= answer.keys() for answer in history):
+        assert READ(data) is None
+        return
+    request, expected = read_and_validated(data), PredictRequest.model_validate(body)
+    assert request.model_dump(exclude={"history"}) == expected.model_dump(exclude={"history"})
+    assert request.model_fields_set == expected.model_fields_set
+    assert request.history == expected.history
+    many = READ(orjson.dumps({"instances": [body, {"candidates": []}]}))
+    assert list(many) == ["instances"]
+    assert PredictRequest.model_validate(many["instances"][0]).history == expected.history
+    assert many["instances"][1] == {"candidates": []}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{} x",
+        b'{"history":null}',
+        b'{"history":[{"item":3,"correct":1}]}',
+        b'{"histories":[]}',
+        b'{"instances":[{"histories":[]}]}',
+        b'{"instances":[[]]}',
+        b'{"time":NaN}',
+        b'{"learner":"\xff"}',
+        b'{"learner":"\\ud800"}',
+        b'{"learner":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=lambda data: data[:30].decode("latin-1"),
+)
+def test_what_is_not_as_usual_is_left_to_be_looked_at(data: bytes) -> None:
+    assert READ(data) is None
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+@pytest.mark.parametrize("field", ["time", "learner", "state", "history", "candidates", "item"])
+def test_a_number_beyond_all_bounds_is_refused_as_anything_else_is(
+    ask: Ask, field: str, digits: int
+) -> None:
+    number = "9" * digits
+    told = f'"candidates":[{{"item":{number}}}]' if field == "item" else f'"{field}":{number}'
+    for data in (f"{{{told}}}", f'{{"instances":[{{{told}}}]}}'):
+        answer = ask("POST", "v1/predict", data.encode())
+        assert answer.status_code in {400, 422}
+        assert answer.status_code == 400 or f"/{field}" in answer.text

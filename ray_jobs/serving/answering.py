@@ -48,7 +48,7 @@ class Answering:
 
         Raises Problem.
         """
-        told = instances(data)
+        told = instances(data, verb.read)
         alone = "" in told
         requests = self.requests(verb, told, explain=explain)
         answers, notes = await self.answers(verb, requests, explain=explain)
@@ -127,12 +127,14 @@ class Answering:
         )
 
 
-def instances(data: bytes) -> dict[str, Any]:
+def instances(data: bytes, read: Callable[[bytes], Any] | None = None) -> dict[str, Any]:
     """What a body asks, by where it stands in it: one thing, or many; raises Problem."""
-    try:
-        values = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from error
+    values = read(data) if read else None
+    if values is None:
+        try:
+            values = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise Problem(400, f"the body is not JSON: {error}") from error
     if not (isinstance(values, dict) and set(values) == {"instances"}):
         return {"": values}
     given = values["instances"]

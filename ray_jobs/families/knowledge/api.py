@@ -25,7 +25,7 @@ from ray_jobs.families.knowledge.asking import (
 )
 from ray_jobs.families.knowledge.batch import Asked
 from ray_jobs.families.knowledge.frame import COLUMNS, SEPARATOR, example, frame
-from ray_jobs.families.knowledge.told import Candidate
+from ray_jobs.families.knowledge.told import Candidate, reader
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.target import Target
 from ray_jobs.verb import Explanation, Logged, Verb
@@ -98,6 +98,7 @@ VERBS = {
         predict_answer,
         Explanation(reasons.cost, reasons.examples, reasons.reasons),
         remembers=True,
+        read=reader(PredictRequest),
         logged=Logged(_logged, "correct", Target("binary"), _credit, "learner", "time"),
     ),
     "mastery": mastery.VERB,

@@ -30,7 +30,7 @@ from ray_jobs.families.knowledge.asking import (
 )
 from ray_jobs.families.knowledge.batch import Asked, History
 from ray_jobs.families.knowledge.remembered import Practised
-from ray_jobs.families.knowledge.told import Skill
+from ray_jobs.families.knowledge.told import Skill, reader
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 from ray_jobs.predictor import predict
 from ray_jobs.verb import Verb
@@ -230,4 +230,12 @@ def _of_skills(history: History, skills: NDArray[np.int64]) -> Asked:
     return Asked(history, items=unseen, skills=skills, skill_counts=one, now=np.nan)
 
 
-VERB = Verb(MasteryRequest, MasteryResponse, cost, examples, answer, remembers=True)
+VERB = Verb(
+    MasteryRequest,
+    MasteryResponse,
+    cost,
+    examples,
+    answer,
+    remembers=True,
+    read=reader(MasteryRequest),
+)

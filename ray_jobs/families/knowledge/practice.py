@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ray_jobs.families.knowledge.asking import PAST, Past, Request, questions, typical
 from ray_jobs.families.knowledge.batch import Asked
-from ray_jobs.families.knowledge.told import Candidate
+from ray_jobs.families.knowledge.told import Candidate, reader
 from ray_jobs.families.knowledge.vocabulary import Vocabulary
 from ray_jobs.verb import Verb
 
@@ -192,4 +192,6 @@ def _skills(request: NextRequest) -> list[str]:
     return list(dict.fromkeys(name for c in request.candidates for name in _names(c)))
 
 
-VERB = Verb(NextRequest, NextResponse, cost, examples, answer, remembers=True)
+VERB = Verb(
+    NextRequest, NextResponse, cost, examples, answer, remembers=True, read=reader(NextRequest)
+)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray_jobs.families.knowledge.asking import PAST, Past, Request
 from ray_jobs.families.knowledge.batch import KEEPING, Carried, Kept, between, counted
 from ray_jobs.families.knowledge.remembered import Remembered
+from ray_jobs.families.knowledge.told import reader
 from ray_jobs.families.knowledge.vocabulary import UNSEEN, Vocabulary
 from ray_jobs.verb import Verb
 
@@ -57,4 +58,13 @@ def answer(
     return {"state": remembered.encoded(), "answers": remembered.tallies.steps}
 
 
-VERB = Verb(StateRequest, StateResponse, cost, examples, answer, remembers=True, keeps=True)
+VERB = Verb(
+    StateRequest,
+    StateResponse,
+    cost,
+    examples,
+    answer,
+    remembers=True,
+    read=reader(StateRequest),
+    keeps=True,
+)

@@ -8,12 +8,23 @@ whatever else there is goes through pydantic's models, which alone say what is w
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, ValidationError, convert
+from msgspec import (
+    UNSET,
+    Meta,
+    MsgspecError,
+    Struct,
+    UnsetType,
+    ValidationError,
+    convert,
+    defstruct,
+)
+from msgspec.json import Decoder
+from msgspec.structs import astuple
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
@@ -94,7 +105,39 @@ def _plain(value: Any) -> list[Plain]:
     """Answers that are as they should be; none where pydantic is to look at them."""
     if not isinstance(value, list) or len(value) > MAX_ANSWERS:
         return []
+    if value and isinstance(value[0], Plain):
+        return value  # as `reader` makes them
     try:
         return convert(value, list[Plain])
     except ValidationError:
         return []
+
+
+def reader(request: type[BaseModel]) -> Callable[[bytes], Any]:
+    """What reads a body of one such request, or of `instances`, with histories as `Plain` at once.
+
+    Its values are those of the JSON; it gives None where an answer is not plain, or anything
+    is not as usual, so that the body is read again and looked at.
+    """
+    answers = Annotated[list[Plain], Meta(max_length=MAX_ANSWERS)] | UnsetType
+    own = [(name, answers if name == "history" else Any, UNSET) for name in request.model_fields]
+    one: Any = defstruct("One", own, forbid_unknown_fields=True, gc=False)
+    instances = ("instances", list[one] | UnsetType, UNSET)
+    decoder = Decoder(defstruct("Body", [*own, instances], forbid_unknown_fields=True))
+
+    def read(data: bytes) -> Any:
+        try:
+            values = _given(decoder.decode(data))
+        except (MsgspecError, RecursionError, UnicodeError):
+            return None
+        if "instances" in values:
+            values["instances"] = list(map(_given, values["instances"]))
+        return values
+
+    return read
+
+
+def _given(told: Struct) -> dict[str, Any]:
+    """The fields that were told."""
+    values = zip(told.__struct_fields__, astuple(told), strict=True)
+    return {name: value for name, value in values if value is not UNSET}
