@@ -142,7 +142,6 @@ def table(entries: Iterable[Entry], lineage: str) -> pl.DataFrame:
             as_json(prediction),
         )
         for entry, note in notes
-        if note is not None
         for position, (prediction, row) in enumerate(zip_longest(note.predictions, note.rows))
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

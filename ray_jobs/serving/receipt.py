@@ -51,11 +51,11 @@ class Receipt:
         return orjson.dumps([*own, self.predictions, self.rows, *_values(self.target)])
 
     @classmethod
-    def decoded(cls, payload: bytes) -> Receipt | None:
-        """What was encoded; None of what says too little for a receipt."""
+    def decoded(cls, payload: bytes) -> Receipt:
+        """What was encoded; raises ValueError of what says too little for a receipt."""
         values = orjson.loads(payload)
         if not isinstance(values, list) or not EARLIEST <= len(values) <= EARLIEST + 1:
-            return None
+            raise ValueError("no receipt of today's layout")
         targets = (Target(kind, tuple(outcomes)) for kind, *outcomes in values[EARLIEST:])
         return cls(*values[:EARLIEST], *targets)
 
@@ -105,9 +105,10 @@ def verified(key: Key, prediction_id: str) -> Receipt:
         raise ContractError(
             f"prediction_id {prediction_id[:40]!r} was not given out here; send it back as it came"
         )
-    if (note := Receipt.decoded(payload)) is None:
-        raise too_little(prediction_id)
-    return note
+    try:
+        return Receipt.decoded(payload)
+    except ValueError as error:
+        raise too_little(prediction_id) from error
 
 
 def too_little(prediction_id: str) -> ContractError:
