@@ -109,8 +109,10 @@ LOSSES: dict[Callable[[Nodes, Server], None], set[int]] = {  # and how many atte
 }
 
 
-@pytest.mark.parametrize("moment", [2, 6, 10])
-@pytest.mark.parametrize("lose", LOSSES)
+MOMENTS = [(lose, epoch) for lose in LOSSES for epoch in (2, 6, 10)]
+
+
+@pytest.mark.parametrize(("lose", "moment"), [*MOMENTS, (lose_the_storage, EPOCHS)])
 def test_training_that_loses_a_part_ends_by_itself_where_an_undisturbed_one_does(
     cluster: Nodes,
     splits: str,

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from ray_jobs import manifest, remote, store
+from ray_jobs import artifact, manifest, remote, store
 from ray_jobs.data import history
 from ray_jobs.data.sources import Source, find
 from ray_jobs.errors import AwayError, RemoteError, UsageError
 from ray_jobs.training import events
 from ray_jobs.training.events import Event
+from ray_jobs.training.splits import Splits, tables
+from ray_jobs.training.workers import write_artifact
+from tests.nodes_parts import asked, splits_at
 from tests.remote_parts import answering
 from tests.s3_parts import PARTS, Server, free_ports, known, serving
 from tests.test_manifest import INPUTS, Stage
@@ -138,14 +141,35 @@ def test_what_training_writes_waits_for_a_server_that_went_away(tmp_path: Path) 
         uri = f"{folder}/events.jsonl"
         with known(**server.environment):
             events.append(uri, said[0])
-    with known(**server.environment), ThreadPoolExecutor(1) as pool:
+    with known(**server.environment), ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(events.append, uri, said[1])
+        starting = pool.submit(events.next_attempt, uri)
         with pytest.raises(AwayError):
             store.read_bytes(uri)
-        assert not waiting.done()
+        assert not any(work.done() for work in (waiting, starting))
         with serving(tmp_path, ports):
             waiting.result(timeout=60)
             assert events.read(uri) == said
+            assert starting.result(timeout=60) == 2
+
+
+def test_a_training_that_ends_while_its_server_is_away_loses_nothing(tmp_path: Path) -> None:
+    ports = free_ports(2 * len(PARTS))
+    with serving(tmp_path, ports) as server, known(**server.environment):
+        of = asked(splits_at(server.bucket(), tmp_path / "splits", learners=9), "ended")
+        splits = Splits.seen(of, tables(of.train))
+        splits.lesson()
+    with known(**server.environment), ThreadPoolExecutor(1) as pool:
+        splits.forget()  # of this node's disk: it asks nobody
+        about = {"epochs": 1, "best_epoch": 1, "workers": 1, "rows_per_s": 1.0}
+        ending = pool.submit(write_artifact, of, splits, splits.network(prepared=False), about)
+        with pytest.raises(AwayError):
+            store.exists(of.artifact)
+        assert not ending.done()
+        with serving(tmp_path, ports):
+            digest = ending.result(timeout=60)
+            assert artifact.fetched(of.artifact).digest == digest
+            assert [e.detail["digest"] for e in events.read(of.events)] == [digest]
 
 
 def test_a_server_that_stays_away_is_waited_for_so_long_and_no_longer() -> None:

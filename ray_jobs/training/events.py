@@ -106,7 +106,7 @@ def failed(uri: str, error: BaseException) -> Event:
 
 def next_attempt(uri: str) -> int:
     """The number of the attempt that starts now."""
-    return max((event.attempt for event in read(uri)), default=0) + 1
+    return max((event.attempt for event in remote.patiently(lambda: read(uri))), default=0) + 1
 
 
 def last_attempt(uri: str) -> int:

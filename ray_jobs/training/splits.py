@@ -96,7 +96,7 @@ class Splits:
 
     def forget(self) -> None:
         """Leave nothing of the splits on this node."""
-        shards.forget(self._cache, map(self._key, (self.job.train, self.job.validation)))
+        shards.forget(self._cache, self._keys.values())
 
     def _local(self, uri: str) -> Shards:
         def made(table: pl.DataFrame) -> Sequence[Any]:
@@ -107,7 +107,7 @@ class Splits:
 
         record = self.family.example
         assert record is not None, f"{self.family.name} does not say what its examples are"
-        return shards.local(self._cache, self._key(uri), record, examples, self.family.cost)
+        return shards.local(self._cache, self._keys[uri], record, examples, self.family.cost)
 
     @cached_property
     def _cache(self) -> Path:
@@ -119,9 +119,15 @@ class Splits:
         words = manifest.digest(self.vocabulary.as_json())
         return {"vocabulary": words, "code": code.digest(self.family.examples, self.family.cost)}
 
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        """Of each split's examples, found once: who forgets them in the end asks no storage."""
+        splits = (self.job.train, self.job.validation)
+        return {uri: self._key(uri) for uri in splits}
+
     def _key(self, uri: str) -> str:
-        table = {"uri": uri, "sizes": store.sizes(uri)}
-        return manifest.digest(table | self._making)[:24]
+        sizes = remote.patiently(lambda: store.sizes(uri))
+        return manifest.digest({"uri": uri, "sizes": sizes} | self._making)[:24]
 
 
 def tables(uri: str) -> Iterator[pl.DataFrame]:

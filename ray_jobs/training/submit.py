@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ray_jobs import remote
 from ray_jobs.errors import TrainingError
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import Job
@@ -91,7 +92,7 @@ def wait(
         if life == LIVES or status != "FAILED" or complaint(watch):
             break
         logger.warning("%s %s died without a word; going on with it", job.work, submission_id)
-        submission_id = submit(job, address)
+        submission_id = remote.patiently(lambda: submit(job, address))
     raise TrainingError(reason(watch, status))
 
 

@@ -18,7 +18,7 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from ray_jobs import artifact, store
+from ray_jobs import artifact, remote, store
 from ray_jobs.allocator import keep_freed
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
@@ -40,7 +40,7 @@ def train_network(config: dict[str, str]) -> dict[str, str]:
     A TrainingError is raised by all workers alike and would be again: it is
     returned, so that Ray does not retry what cannot succeed.
     """
-    job = TrainJob.load(config["job"])
+    job = remote.patiently(lambda: TrainJob.load(config["job"]))
     worker = _Worker(job)
     try:
         answer = {"digest": worker.train()}
@@ -88,7 +88,7 @@ def write_artifact(job: TrainJob, splits: Splits, module: nn.Module, about: dict
             module=module,
             about={**job.about, **about},
         )
-        store.put_folder(folder, job.artifact)
+        remote.patiently(lambda: store.put_folder(folder, job.artifact))
     events.append(job.events, finished(job.events, digest, about))
     return digest
 
@@ -106,7 +106,7 @@ class _Worker:
         torch.set_num_threads(max(1, node_cpus() // self.nodes.count(here)))
         keep_freed()
         self.job = job
-        self.splits = Splits.of(job)
+        self.splits = remote.patiently(lambda: Splits.of(job))
         self.attempt = events.next_attempt(job.events)
         self.uploads = checkpoint.Uploads(job.checkpoints)
         # Ray numbers nodes by their addresses, and two may lie behind one.
@@ -116,7 +116,7 @@ class _Worker:
 
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
-        lesson = self.splits.lesson()
+        lesson = remote.patiently(self.splits.lesson)
         # The first rank's network is given to all, so it alone prepares.
         network = self.splits.network(prepared=self.team.leads)
         fresh = State.of(network, self.job.budget, self.team)

@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 
+from flows.platform.environment import LOOPBACK, environment, prepare
 from ray_jobs.allocator import keep_freed
 from ray_jobs.families.knowledge.networks import Attention, Lstm
 from ray_jobs.families.knowledge.simulator import simulate
 from ray_jobs.recipe import Budget, Resources, as_dict
+from ray_jobs.settings import Settings
 from ray_jobs.training import events
 from ray_jobs.training.job import TrainJob
 from ray_jobs.training.loop import State, run
@@ -129,18 +131,22 @@ def stage_work(here: Installation, report: dict[str, Any]) -> float:
 
 
 def through_ray(asked: TrainJob, *, workers: int, cpus: int) -> list[events.Event]:
-    """Train as a job does, on a Ray of so many CPUs; its epochs."""
+    """Train as a job does, on a Ray of so many CPUs, set as `lyceum` sets it; its epochs."""
     of = replace(asked, workers=workers, resources=Resources(worker_cpus=1))
+    home = Path(of.output, "home")
+    prepare(home)
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as temp:
         code = (
             f"import ray; from ray_jobs import train; from ray_jobs.training import driver; "
             f"from ray_jobs.training.job import TrainJob; "
-            f"ray.init(address='local', num_cpus={cpus}, log_to_driver=False, _temp_dir={temp!r}); "
+            f"ray.init(address='local', _node_ip_address={LOOPBACK!r}, num_cpus={cpus}, "
+            f"log_to_driver=False, _temp_dir={temp!r}); "
             f"driver.train(TrainJob.load({of.save()!r})); ray.shutdown()"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], check=False, capture_output=True, text=True
-        )
+            [sys.executable, "-c", code], check=False, capture_output=True, text=True,
+            env={**os.environ, **environment(Settings(home=home))},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return told(of)
 
@@ -150,8 +156,8 @@ def alone_at_once(asked: Iterable[TrainJob]) -> list[list[events.Event]]:
     started = []
     for one in asked:
         command = [sys.executable, "-m", "tests.bench.efficiency", one.save()]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        started.append((one, subprocess.Popen(command, env=environment)))
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        started.append((one, subprocess.Popen(command, env=one_thread)))
     assert [process.wait() for _, process in started] == [0] * len(started)
     return [told(one) for one, _ in started]
 
