@@ -118,7 +118,7 @@ class _Worker:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
         lesson = remote.patiently(self.splits.lesson)
         # The first rank's network is given to all, so it alone prepares.
-        network = self.splits.network(prepared=self.team.leads)
+        network = remote.patiently(lambda: self.splits.network(prepared=self.team.leads))
         fresh = State.of(network, self.job.budget, self.team)
         state = self._restored(fresh)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")
