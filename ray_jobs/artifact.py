@@ -152,7 +152,7 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(f"no model artifact in {folder}: {MANIFEST} is missing")
-    data = _verified(path, _seal(folder))
+    data = _verified(path, _bytes(folder / SEAL).decode("ascii", "replace"))
     manifest: dict[str, Any] = orjson.loads(data)
     if manifest["format"] > FORMAT:
         raise ArtifactError(
@@ -162,20 +162,20 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
     return manifest, hashlib.sha256(data).hexdigest()
 
 
-def _seal(folder: Path) -> str:
-    path = folder / SEAL
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing from its artifact; train again or roll back")
-    return path.read_bytes().decode("ascii", "replace")
-
-
 def _verified(path: Path, sha: str) -> bytes:
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing from its artifact; train again or roll back")
-    data = path.read_bytes()
+    data = _bytes(path)
     if hashlib.sha256(data).hexdigest() != sha:
         raise ArtifactError(f"{path} does not match its digest; train again or roll back")
     return data
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:  # or taken away as damaged just now
+        raise ArtifactError(
+            f"{path} is missing from its artifact; train again or roll back"
+        ) from error
 
 
 def _tensors(folder: Path, data: bytes) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,25 @@ def test_those_who_find_it_damaged_together_do_not_take_it_from_each_other(
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(artifact.fetched, [elsewhere] * 8))
     assert {model.digest for model in found} == {artifact.read(folder).digest}
+
+
+@pytest.mark.parametrize("name", [SEAL, MANIFEST, "weights.safetensors"])
+def test_a_copy_that_is_taken_away_while_it_is_read_comes_again(
+    name: str, elsewhere: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "home" / "cache" / "models" / artifact.fetched(elsewhere).digest
+    read = Path.read_bytes
+
+    def taken(path: Path) -> bytes:
+        if path == copy / name and not gone:
+            gone.append(path)
+            shutil.rmtree(copy)  # as by another replica, which found it damaged
+        return read(path)
+
+    gone: list[Path] = []
+    monkeypatch.setattr(Path, "read_bytes", taken)
+    assert artifact.fetched(elsewhere).digest == artifact.read(folder).digest
+    assert gone
 
 
 def test_what_is_damaged_on_the_store_is_named_there_and_not_kept(
