@@ -12,7 +12,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import fsspec
 
@@ -21,8 +22,10 @@ from ray_jobs.errors import AwayError, RemoteError, UsageError
 log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
+Asked = ParamSpec("Asked")
 S3 = ("s3://", "s3a://")
 PATIENCE_S = 180.0  # how long work that took hours waits for a storage that went away
+_process = {"patience_s": 0.0}  # of all that it asks; see `patience`
 PAUSE_S = 2.0
 BLOCK_BYTES = 5 << 20  # read ahead of what was asked for, and written at once: S3's least
 # A server that is there and says nothing is asked 2 * 2 times: half a minute in all.
@@ -113,10 +116,34 @@ def patiently(work: Callable[[], Made], *, limit_s: float = PATIENCE_S) -> Made:
         try:
             return work()
         except AwayError as error:
-            if time.monotonic() > until:
+            if time.monotonic() >= until:
                 raise
             log.warning("%s; trying again", error)
             time.sleep(PAUSE_S)
+
+
+@contextmanager
+def patience(limit_s: float = PATIENCE_S) -> Iterator[None]:
+    """While this lasts, whatever `waits` in this process does so for a storage that went away.
+
+    In all its threads: it is for processes that do one long work, such as a worker's.
+    """
+    before = _process["patience_s"]
+    _process["patience_s"] = limit_s
+    try:
+        yield
+    finally:
+        _process["patience_s"] = before
+
+
+def waits(ask: Callable[Asked, Made]) -> Callable[Asked, Made]:
+    """Mark what asks the storage and may as well ask twice: with `patience` it is asked again."""
+
+    @wraps(ask)
+    def asked(*args: Asked.args, **kwargs: Asked.kwargs) -> Made:
+        return patiently(lambda: ask(*args, **kwargs), limit_s=_process["patience_s"])
+
+    return asked
 
 
 def _faults(uri: str) -> tuple[type[Exception], ...]:

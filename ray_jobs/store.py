@@ -2,6 +2,7 @@
 
 Local paths and any fsspec URL look alike from here. A reader never sees half
 a file: a disk gets a temporary name and a rename, object stores put atomically.
+Whoever has `remote.patience` waits here for a storage that went away.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([base, *parts])
 
 
+@remote.waits
 def exists(uri: str) -> bool:
     return remote.exists(uri)
 
 
+@remote.waits
 def read_bytes(uri: str) -> bytes:
     """Raises StoreError when nothing is there, or it cannot be read."""
     fs, path = remote.file_system(uri)
@@ -53,6 +56,7 @@ def read_bytes(uri: str) -> bytes:
     return data
 
 
+@remote.waits
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file atomically, making its folder; raises StoreError where that is refused."""
     try:
@@ -111,6 +115,7 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, orjson.dumps(value, option=options))
 
 
+@remote.waits
 def sizes(uri: str) -> dict[str, int]:
     """Every file below a folder by its path from there, and its size in bytes."""
     if not exists(uri):
@@ -126,6 +131,7 @@ def sizes(uri: str) -> dict[str, int]:
     }
 
 
+@remote.waits
 def remove(uri: str) -> None:
     """Remove a file or a folder; nothing there is fine."""
     if is_local(uri):
@@ -141,6 +147,7 @@ def remove(uri: str) -> None:
             fs.rm(there, recursive=True)
 
 
+@remote.waits
 def fetch(uri: str, into: Path) -> Path:
     """A local folder with the content of a folder on the store; a local one is itself."""
     if is_local(uri):

@@ -141,11 +141,11 @@ def test_what_training_writes_waits_for_a_server_that_went_away(tmp_path: Path) 
         uri = f"{folder}/events.jsonl"
         with known(**server.environment):
             events.append(uri, said[0])
-    with known(**server.environment), ThreadPoolExecutor(2) as pool:
+    with known(**server.environment), remote.patience(), ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(events.append, uri, said[1])
         starting = pool.submit(events.next_attempt, uri)
         with pytest.raises(AwayError):
-            store.read_bytes(uri)
+            remote.exists(uri)  # which asks once, and has no patience
         assert not any(work.done() for work in (waiting, starting))
         with serving(tmp_path, ports):
             waiting.result(timeout=60)
@@ -159,17 +159,36 @@ def test_a_training_that_ends_while_its_server_is_away_loses_nothing(tmp_path: P
         of = asked(splits_at(server.bucket(), tmp_path / "splits", learners=9), "ended")
         splits = Splits.seen(of, tables(of.train))
         splits.lesson()
-    with known(**server.environment), ThreadPoolExecutor(1) as pool:
+    with known(**server.environment), remote.patience(), ThreadPoolExecutor(1) as pool:
         splits.forget()  # of this node's disk: it asks nobody
         about = {"epochs": 1, "best_epoch": 1, "workers": 1, "rows_per_s": 1.0}
         ending = pool.submit(write_artifact, of, splits, splits.network(prepared=False), about)
         with pytest.raises(AwayError):
-            store.exists(of.artifact)
+            remote.exists(of.artifact)
         assert not ending.done()
         with serving(tmp_path, ports):
             digest = ending.result(timeout=60)
             assert artifact.fetched(of.artifact).digest == digest
             assert [e.detail["digest"] for e in events.read(of.events)] == [digest]
+
+
+def test_only_who_has_patience_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+
+    @remote.waits
+    def ask(answers: list[str]) -> str:
+        if answer := answers.pop(0):
+            return answer
+        raise AwayError("it does not answer")
+
+    with remote.patience():
+        assert ask(["", "", "here"]) == "here"
+        with remote.patience(0), pytest.raises(AwayError, match="it does not answer"):
+            ask(["", "here"])
+        with ThreadPoolExecutor(1) as pool:  # as uploads are
+            assert pool.submit(ask, ["", "here"]).result() == "here"
+    with pytest.raises(AwayError, match="it does not answer"):
+        ask(["", "here"])
 
 
 def test_a_server_that_stays_away_is_waited_for_so_long_and_no_longer() -> None:

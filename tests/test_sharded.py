@@ -308,8 +308,7 @@ def go_on(folder: Path, team: Team) -> Told:
 
     with pytest.MonkeyPatch.context() as patch:
         # Where digests are looked at files are read too, but by another module.
-        spy = SimpleNamespace(opened=counted, patiently=remote.patiently)
-        patch.setattr(pieces, "remote", spy)
+        patch.setattr(pieces, "remote", SimpleNamespace(opened=counted))
         state = parts.restore(str(folder / "states-2"), fresh(of, team), team)
     told = {"from": state.epoch, "losses": learnt(state, of, team), "read": sum(read)}
     return told | {"best_epoch": state.best_epoch}

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ray_jobs import remote, store
+from ray_jobs import store
 from ray_jobs.errors import StoreError
 from ray_jobs.training.loop import State
 
@@ -80,9 +80,9 @@ def _packed(state: State) -> bytes:
 
 def _put(folder: str, epoch: int, data: bytes) -> None:
     uri = store.join(folder, f"{PREFIX}{epoch:06d}{SUFFIX}")
-    remote.patiently(lambda: store.write_bytes(uri, hashlib.sha256(data).digest() + data))
-    for old in remote.patiently(lambda: saved(folder))[KEPT:]:
-        remote.patiently(lambda old=old: store.remove(old))  # type: ignore[misc]
+    store.write_bytes(uri, hashlib.sha256(data).digest() + data)
+    for old in saved(folder)[KEPT:]:
+        store.remove(old)
 
 
 def saved(folder: str) -> list[str]:
@@ -96,8 +96,8 @@ def restore(folder: str, state: State, device: torch.device) -> State:
 
     Raises StoreError for one of another network.
     """
-    for uri in remote.patiently(lambda: saved(folder)):
-        data = remote.patiently(lambda uri=uri: store.read_bytes(uri))  # type: ignore[misc]
+    for uri in saved(folder):
+        data = store.read_bytes(uri)
         if hashlib.sha256(data[SEAL:]).digest() == data[:SEAL]:
             return _restored(uri, data[SEAL:], state, device)
         logger.warning("%s is damaged; going on from what was saved before it", uri)

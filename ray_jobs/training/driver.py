@@ -41,13 +41,13 @@ def train(job: TrainJob) -> str:
     Raises TrainingError when that cannot be, within seconds where resources lack.
     """
     _must_be_absolute(job)
-    known = remote.patiently(lambda: finished_artifact(job))
+    known = finished_artifact(job)
     if known is not None:
         logger.info("%s is there already; nothing to train", job.artifact)
         done = events.finished(job.events, known.digest, known.about, reused=True)
         events.append(job.events, done)
         return known.digest
-    remote.patiently(lambda: check_splits(job))
+    check_splits(job)
     spec = spec_from(job.spec, family(job.family).specs)
     closed_form = hasattr(spec, "fit")
     nodes = room.nodes()
@@ -57,9 +57,9 @@ def train(job: TrainJob) -> str:
         # Nobody takes our only node away; the watcher would cost a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if not closed_form:
-        remote.patiently(lambda: Splits.seen(job, tables(job.train)).note_vocabulary())
+        Splits.seen(job, tables(job.train)).note_vocabulary()
     digest = _fit(job) if closed_form else _train_network(job)
-    remote.patiently(lambda: store.remove(job.checkpoints))
+    store.remove(job.checkpoints)
     logger.info("trained %s: %s", job.artifact, digest)
     return digest
 

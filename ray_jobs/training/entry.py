@@ -45,8 +45,8 @@ def enter(
         if len(given) not in (1, 2):
             raise UsageError(f"usage: python -m {module} JOB_URI [RAY_ADDRESS]")
         address = given[1] if len(given) == 2 else os.environ.get("RAY_ADDRESS")
-        record = remote.patiently(lambda: load(given[0]))
-        _work(record, address or "local", work)
+        with remote.patience():
+            _work(load(given[0]), address or "local", work)
     except LyceumError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who called
         return error.exit_code

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import orjson
 
-from ray_jobs import remote, store
+from ray_jobs import store
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ def append(uri: str, event: Event) -> None:
     """Add one line; on a disk in a single write, so that no reader sees two mixed."""
     line = orjson.dumps(dataclasses.asdict(event), option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
     if not store.is_local(uri):
-        remote.patiently(lambda: _put(uri, line))
+        before = store.read_bytes(uri) if store.exists(uri) else b""
+        store.write_bytes(uri, _whole_lines(before) + line)
         return
     path = store.local_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,11 +53,6 @@ def append(uri: str, event: Event) -> None:
         os.write(handle, b"\n" + line if torn else line)
     finally:
         os.close(handle)
-
-
-def _put(uri: str, line: bytes) -> None:
-    before = store.read_bytes(uri) if store.exists(uri) else b""
-    store.write_bytes(uri, _whole_lines(before) + line)
 
 
 def tail(uri: str, offset: int = 0) -> tuple[list[Event], int]:
@@ -106,7 +102,7 @@ def failed(uri: str, error: BaseException) -> Event:
 
 def next_attempt(uri: str) -> int:
     """The number of the attempt that starts now."""
-    return max((event.attempt for event in remote.patiently(lambda: read(uri))), default=0) + 1
+    return max((event.attempt for event in read(uri)), default=0) + 1
 
 
 def last_attempt(uri: str) -> int:

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save as save_together
 
-from ray_jobs import remote, store
+from ray_jobs import store
 from ray_jobs.errors import StoreError
 from ray_jobs.training.checkpoint import KEPT, NUMBERS
 from ray_jobs.training.loop import State
@@ -52,7 +52,7 @@ def save(folder: str, state: State, team: Team) -> None:
             no_dist=team.world == 1,
         )
     if team.leads:
-        remote.patiently(lambda: _forget_old(folder))
+        _forget_old(folder)
 
 
 def saved(folder: str) -> list[str]:
@@ -66,7 +66,7 @@ def restore(folder: str, state: State, team: Team) -> State:
 
     Bit by bit, however many workers wrote it. Raises StoreError for one of another network.
     """
-    here = "\n".join(remote.patiently(lambda: saved(folder))) if team.leads else ""
+    here = "\n".join(saved(folder)) if team.leads else ""
     for uri in team.gathered(here)[0].split():
         seal = _seal(uri, team)
         if seal is not None:
@@ -78,13 +78,12 @@ def restore(folder: str, state: State, team: Team) -> State:
 
 def _seal(uri: str, team: Team) -> Seal | None:
     """The seal of a state that all workers found whole, each looking at some of its parts."""
-    read = remote.patiently(lambda: Seal.text(uri)) if team.leads else ""
-    text = team.gathered(read)[0]
+    text = team.gathered(Seal.text(uri) if team.leads else "")[0]
     if not text:
         return None
     seal = Seal.parsed(text)
     mine = sorted(seal.parts)[team.rank :: team.world]
-    fault = any(remote.patiently(lambda p=part: damaged(uri, p)) for part in mine)  # type: ignore[misc]
+    fault = any(damaged(uri, part) for part in mine)
     return None if any(team.gathered("damaged" if fault else "")) else seal
 
 

@@ -41,7 +41,7 @@ class Writer(StorageWriter):
         datas = [_bytes(planner.resolve_data(item)) for item in plan.items]
         data = b"".join(datas)
         part, begin = hashlib.sha256(data).hexdigest(), 0
-        remote.patiently(lambda: store.write_bytes(store.join(self._uri, part), data))
+        store.write_bytes(store.join(self._uri, part), data)
         results = []
         for item, piece in zip(plan.items, datas, strict=True):
             assert item.tensor_data is not None, f"{item.index.fqn} is no tensor"
@@ -58,7 +58,7 @@ class Writer(StorageWriter):
         sizes: dict[str, int] = defaultdict(int)
         for piece in pieces:
             sizes[piece.part] = max(sizes[piece.part], piece.begin + piece.length)
-        there = remote.patiently(lambda: store.sizes(self._uri))
+        there = store.sizes(self._uri)
         if any(there.get(part) != size for part, size in sizes.items()):
             raise StoreError(
                 f"not every worker's part of {self._uri} is there; "
@@ -98,9 +98,10 @@ class Reader(StorageReader):
             if math.prod(item.lengths):
                 asked[self._pieces[item.storage_index].part].append(item)
         for part, items in asked.items():
-            remote.patiently(lambda p=part, i=items: self._fill(p, i, planner))  # type: ignore[misc]
+            self._fill(part, items, planner)
         return _done(None)
 
+    @remote.waits
     def _fill(self, part: str, items: Iterable[ReadItem], planner: LoadPlanner) -> None:
         with remote.opened(store.join(self._uri, part)) as file:
             for item in sorted(items, key=lambda i: self._pieces[i.storage_index].begin):

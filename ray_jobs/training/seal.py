@@ -67,7 +67,7 @@ class Seal:
     def write(self, uri: str) -> None:
         text = orjson.dumps(asdict(self))
         data = hashlib.sha256(text).digest() + text
-        remote.patiently(lambda: store.write_bytes(store.join(uri, SEAL), data))
+        store.write_bytes(store.join(uri, SEAL), data)
 
     @staticmethod
     def text(uri: str) -> str:
@@ -109,6 +109,7 @@ class Seal:
         )
 
 
+@remote.waits
 def damaged(uri: str, part: str) -> bool:
     """Whether a part of a state is not there, or is not what was written."""
     found = hashlib.sha256()

@@ -126,7 +126,7 @@ class Splits:
         return {uri: self._key(uri) for uri in splits}
 
     def _key(self, uri: str) -> str:
-        sizes = remote.patiently(lambda: store.sizes(uri))
+        sizes = store.sizes(uri)
         return manifest.digest({"uri": uri, "sizes": sizes} | self._making)[:24]
 
 
@@ -144,6 +144,7 @@ def check_splits(job: TrainJob) -> None:
             raise TrainingError(f"the {name} split {uri} has no rows; expected at least one")
 
 
+@remote.waits
 def _rows(uri: str) -> int:
     with remote.opened(uri) as file:
         return int(pq.read_metadata(file).num_rows)

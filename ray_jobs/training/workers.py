@@ -40,20 +40,24 @@ def train_network(config: dict[str, str]) -> dict[str, str]:
     A TrainingError is raised by all workers alike and would be again: it is
     returned, so that Ray does not retry what cannot succeed.
     """
-    job = remote.patiently(lambda: TrainJob.load(config["job"]))
-    worker = _Worker(job)
-    try:
-        answer = {"digest": worker.train()}
-    except TrainingError as error:
-        answer = {"error": str(error)}
-    # A worker that is killed leaves them, for the one that takes its place.
-    worker.splits.forget()
-    return answer
+    with remote.patience():
+        worker = _Worker(TrainJob.load(config["job"]))
+        try:
+            answer = {"digest": worker.train()}
+        except TrainingError as error:
+            answer = {"error": str(error)}
+        # A worker that is killed leaves them, for the one that takes its place.
+        worker.splits.forget()
+        return answer
 
 
 def fit_closed_form(uri: str) -> str:
     """Fit a spec that needs no loop, and write its artifact; returns the digest."""
-    job = TrainJob.load(uri)
+    with remote.patience():
+        return _fitted(TrainJob.load(uri))
+
+
+def _fitted(job: TrainJob) -> str:
     train, validation = read_parquet(job.train), read_parquet(job.validation)
     splits = Splits.seen(job, [train])
     attempt = events.next_attempt(job.events)
@@ -88,7 +92,7 @@ def write_artifact(job: TrainJob, splits: Splits, module: nn.Module, about: dict
             module=module,
             about={**job.about, **about},
         )
-        remote.patiently(lambda: store.put_folder(folder, job.artifact))
+        store.put_folder(folder, job.artifact)
     events.append(job.events, finished(job.events, digest, about))
     return digest
 
@@ -106,7 +110,7 @@ class _Worker:
         torch.set_num_threads(max(1, node_cpus() // self.nodes.count(here)))
         keep_freed()
         self.job = job
-        self.splits = remote.patiently(lambda: Splits.of(job))
+        self.splits = Splits.of(job)
         self.attempt = events.next_attempt(job.events)
         self.uploads = checkpoint.Uploads(job.checkpoints)
         # Ray numbers nodes by their addresses, and two may lie behind one.
@@ -116,9 +120,9 @@ class _Worker:
 
     def train(self) -> str:
         """From the last checkpoint, or from nothing, to the artifact; its digest."""
-        lesson = remote.patiently(self.splits.lesson)
+        lesson = self.splits.lesson()
         # The first rank's network is given to all, so it alone prepares.
-        network = remote.patiently(lambda: self.splits.network(prepared=self.team.leads))
+        network = self.splits.network(prepared=self.team.leads)
         fresh = State.of(network, self.job.budget, self.team)
         state = self._restored(fresh)
         self.team.check_equal(state.epoch, f"the checkpoint in {self.job.checkpoints}")

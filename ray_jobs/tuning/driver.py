@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from ray_jobs import manifest, store
+from ray_jobs import manifest, remote, store
 from ray_jobs.errors import TrainingError
 from ray_jobs.training import events, room
 from ray_jobs.training.events import Event
@@ -121,8 +121,9 @@ def _forget_shards(job: SearchJob) -> None:
 
 def forget(uri: str) -> None:
     """Leave no examples of a search on this node's disk."""
-    job = SearchJob.load(uri)
-    Splits.of(job.trial(0, {}), job.vocabulary).forget()
+    with remote.patience():
+        job = SearchJob.load(uri)
+        Splits.of(job.trial(0, {}), job.vocabulary).forget()
 
 
 def _must_have_worked(found: list[Trial]) -> None:

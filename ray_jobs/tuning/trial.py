@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import nn
 
+from ray_jobs import remote
 from ray_jobs.allocator import keep_freed
 from ray_jobs.data.tables import read_parquet
 from ray_jobs.errors import TrainingError
@@ -37,8 +38,12 @@ def learn(config: dict[str, Any]) -> None:
     A TrainingError would be raised again: it is noted, so that Tune does not try
     anew what cannot succeed.
     """
-    job = TrainJob.load(config["job"])
-    splits = Splits.of(job, config["vocabulary"])
+    with remote.patience():
+        job = TrainJob.load(config["job"])
+        _learn(job, Splits.of(job, config["vocabulary"]))
+
+
+def _learn(job: TrainJob, splits: Splits) -> None:
     torch.set_num_threads(max(1, int(job.resources.worker_cpus)))
     keep_freed()
     attempt = events.next_attempt(job.events)
