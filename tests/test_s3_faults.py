@@ -21,7 +21,7 @@ from ray_jobs.errors import AwayError, RemoteError, UsageError
 from ray_jobs.training import events
 from ray_jobs.training.events import Event
 from ray_jobs.training.splits import Splits, tables
-from ray_jobs.training.workers import write_artifact
+from ray_jobs.training.workers import fit_closed_form
 from tests.nodes_parts import asked, splits_at
 from tests.remote_parts import answering
 from tests.s3_parts import PARTS, Server, free_ports, known, serving
@@ -153,23 +153,23 @@ def test_what_training_writes_waits_for_a_server_that_went_away(tmp_path: Path) 
             assert starting.result(timeout=60) == 2
 
 
-def test_a_training_that_ends_while_its_server_is_away_loses_nothing(tmp_path: Path) -> None:
+def test_a_training_whose_server_is_away_waits_for_it_and_loses_nothing(tmp_path: Path) -> None:
     ports = free_ports(2 * len(PARTS))
     with serving(tmp_path, ports) as server, known(**server.environment):
-        of = asked(splits_at(server.bucket(), tmp_path / "splits", learners=9), "ended")
-        splits = Splits.seen(of, tables(of.train))
+        place = splits_at(server.bucket(), tmp_path / "splits", learners=9)
+        of = asked(place, "fitted", spec={"name": "rasch"})
+        uri, splits = of.save(), Splits.seen(of, tables(of.train))
         splits.lesson()
-    with known(**server.environment), remote.patience(), ThreadPoolExecutor(1) as pool:
+    with known(**server.environment), ThreadPoolExecutor(1) as pool:
         splits.forget()  # of this node's disk: it asks nobody
-        about = {"epochs": 1, "best_epoch": 1, "workers": 1, "rows_per_s": 1.0}
-        ending = pool.submit(write_artifact, of, splits, splits.network(prepared=False), about)
+        fitting = pool.submit(fit_closed_form, uri)
         with pytest.raises(AwayError):
-            remote.exists(of.artifact)
-        assert not ending.done()
+            remote.exists(uri)
+        assert not fitting.done()
         with serving(tmp_path, ports):
-            digest = ending.result(timeout=60)
+            digest = fitting.result(timeout=60)
             assert artifact.fetched(of.artifact).digest == digest
-            assert [e.detail["digest"] for e in events.read(of.events)] == [digest]
+            assert [e.kind for e in events.read(of.events)] == ["started", "epoch", "finished"]
 
 
 def test_only_who_has_patience_waits(monkeypatch: pytest.MonkeyPatch) -> None:

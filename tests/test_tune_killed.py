@@ -147,6 +147,24 @@ def test_a_search_with_its_store_on_s3_goes_on_on_another_machine(
     nothing_left(there)
 
 
+def test_a_search_whose_storage_goes_away_waits_for_it(
+    logs: Path, tmp_path: Path, s3: Server
+) -> None:
+    variables = {**s3.environment, "LYCEUM_STORE": f"{s3.bucket()}/lyceum"}
+    at = Installation.of(tmp_path, logs, LYCEUM_KEY_FILE=str(logs.parent / "key"), **variables)
+    run = at.start("tune", *SEARCH, "--data", str(logs), "--json", str(tmp_path / "found.json"))
+    until_under_way(at)
+    s3.kill()
+    time.sleep(20)
+    s3.start()
+    out, err = run.communicate(timeout=400)
+    assert run.returncode == 0, f"{out}\n{err}"
+    told_once(at, json.loads((tmp_path / "found.json").read_text()))
+    tales = [events.read(job(at).trial_events(trial.number)) for trial in known(job(at))]
+    assert {e.attempt for tale in [events.read(job(at).events), *tales] for e in tale} == {1}
+    nothing_left(at)
+
+
 def tuned(at: Installation) -> dict[str, Any]:
     path = at.home.parent / "search.json"
     at.lyceum("tune", *SEARCH, "--data", str(at.data), "--json", str(path))
