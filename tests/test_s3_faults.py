@@ -19,7 +19,9 @@ from ray_jobs.data import history
 from ray_jobs.data.sources import Source, find
 from ray_jobs.errors import AwayError, RemoteError, UsageError
 from ray_jobs.training import events
+from ray_jobs.training.entry import enter
 from ray_jobs.training.events import Event
+from ray_jobs.training.job import TrainJob
 from ray_jobs.training.splits import Splits, tables
 from ray_jobs.training.workers import fit_closed_form
 from tests.nodes_parts import asked, splits_at
@@ -151,6 +153,26 @@ def test_what_training_writes_waits_for_a_server_that_went_away(tmp_path: Path) 
             waiting.result(timeout=60)
             assert events.read(uri) == said
             assert starting.result(timeout=60) == 2
+
+
+def test_a_job_whose_record_lies_on_a_server_that_is_away_waits_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = free_ports(2 * len(PARTS))
+    with serving(tmp_path, ports) as server, known(**server.environment):
+        uri = asked(server.bucket(), "begun", family="astrology").save()
+
+    def load(uri: str) -> TrainJob:
+        raise UsageError(f"it is of {TrainJob.load(uri).family}")  # before a Ray would be asked
+
+    with known(**server.environment), ThreadPoolExecutor(1) as pool:
+        entering = pool.submit(enter, "ray_jobs.train", [uri], load, print)
+        with pytest.raises(AwayError):
+            remote.exists(uri)
+        assert not entering.done()
+        with serving(tmp_path, ports):
+            assert entering.result(timeout=60) == UsageError.exit_code
+    assert "it is of astrology" in capsys.readouterr().err
 
 
 def test_a_training_whose_server_is_away_waits_for_it_and_loses_nothing(tmp_path: Path) -> None:
