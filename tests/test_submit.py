@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from flows.cli.console import Lines
-from ray_jobs.errors import TrainingError
+from ray_jobs import remote
+from ray_jobs.errors import AwayError, TrainingError
 from ray_jobs.training import events, submit, watch
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import TrainJob
@@ -204,6 +205,24 @@ def test_every_event_is_told_once_and_in_order_to_the_last(asked: Asked) -> None
     begin: list[Step] = ["PENDING", asked.says(STARTED), "RUNNING", asked.says(ONE), "RUNNING"]
     end: list[Step] = ["lost", "RUNNING", asked.says(again, TWO, DONE), "SUCCEEDED"]
     assert asked.followed(*begin, *end) == [STARTED, ONE, TWO, DONE]
+
+
+def test_the_last_word_of_a_job_is_waited_for_while_the_storage_is_away(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail, away = events.tail, list[str]()
+
+    def asks(uri: str, offset: int = 0) -> tuple[list[Event], int]:
+        if away:
+            raise AwayError(away.pop())
+        return tail(uri, offset)
+
+    monkeypatch.setattr(events, "tail", asks)
+    monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+    begin: list[Step] = [asked.says(STARTED), "RUNNING", asked.says(ONE, TWO, DONE)]
+    end: list[Step] = [lambda: away.extend(["it does not answer"] * 4), "SUCCEEDED"]
+    assert asked.followed(*begin, *end) == [STARTED, ONE, TWO, DONE]
+    assert not away
 
 
 def test_a_job_that_failed_is_told_in_its_own_words(asked: Asked) -> None:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_jobs import store
+from ray_jobs.errors import AwayError
 from ray_jobs.families import recipe
 from ray_jobs.recipe import Budget, Resources
 from ray_jobs.training import events
@@ -297,6 +299,30 @@ def test_who_follows_hears_of_each_trial_before_what_it_tells_and_of_each_epoch_
     assert told == [
         ("trial", 1, None), ("started", 0, 1), *epochs[:2], ("finished", 1, None),
         ("started", 2, 1), *epochs[2:], ("ended", 6, 1),
+    ]  # fmt: skip
+    assert follower.poll() == []
+
+
+def test_who_follows_loses_nothing_where_the_storage_goes_away_between_two_trials(
+    job: SearchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower, notebook, read = job.follower(), Notebook(job, attempt=1), store.read_bytes
+    for _ in range(2):
+        tells(job, begun(notebook), GOOD[:1])
+    away = [job.trial_events(2)]
+
+    def asked(uri: str) -> bytes:
+        if uri in away:
+            raise AwayError(f"{away.pop()} does not answer")
+        return read(uri)
+
+    monkeypatch.setattr(store, "read_bytes", asked)
+    with pytest.raises(AwayError):
+        follower.poll()
+    told = [(e.kind, e.step, e.detail.get("trial")) for e in follower.poll()]
+    trial = [("started", 0), ("epoch", 1)]
+    assert told == [
+        ("trial", 1, None), ("trial", 2, None), *((*e, 1) for e in trial), *((*e, 2) for e in trial)
     ]  # fmt: skip
     assert follower.poll() == []
 

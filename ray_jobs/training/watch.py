@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ray_jobs import remote
 from ray_jobs.errors import AwayError, TrainingError
-from ray_jobs.remote import PATIENCE_S
 from ray_jobs.training.events import Event
 from ray_jobs.training.job import Following
 
@@ -46,9 +46,9 @@ class Watch:
         started = time.monotonic()
         while True:
             status = self._status()
-            self._deliver()
+            self._deliver(self._news())
             if status is not None and status.is_terminal():
-                self._deliver()
+                self._deliver(remote.patiently(self.follower.poll))  # its last word counts
                 self._pass_on_log()
                 return str(status.value)
             if time.monotonic() - self.looked > LOG_S:
@@ -86,8 +86,8 @@ class Watch:
         for line in ANSI.sub("", whole).splitlines():
             logger.info("%s", line, extra={"of_job": self.submission_id})
 
-    def _deliver(self) -> None:
-        for event in self._news():
+    def _deliver(self, news: list[Event]) -> None:
+        for event in news:
             if "trial" not in event.detail:  # what one trial says is not the search's last word
                 self.last = event
             self.on_event(event)
@@ -97,7 +97,7 @@ class Watch:
         try:
             found = self.follower.poll()
         except AwayError:
-            if time.monotonic() - self.heard > PATIENCE_S:
+            if time.monotonic() - self.heard > remote.PATIENCE_S:
                 raise
             return []
         self.heard = time.monotonic()

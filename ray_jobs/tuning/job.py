@@ -117,18 +117,21 @@ class TrialsFollower:
         self._job = job
         self._search = Follower(job.events)
         self._trials: dict[int, Follower] = {}
+        self._read: list[Event] = []  # and not yet given: the storage went away before the rest
 
     def poll(self) -> list[Event]:
         """What is new since the last call; a trial is told of before anything it tells."""
         found = self._search.poll()
+        self._read += found
         for number in (event.step for event in found if event.kind == "trial"):
             self._trials.setdefault(number, Follower(self._job.trial_events(number)))
         for number, follower in list(self._trials.items()):
             news = to_its_end(follower.poll())
-            found += [replace(event, detail={**event.detail, "trial": number}) for event in news]
+            self._read += [replace(e, detail={**e.detail, "trial": number}) for e in news]
             if news and news[-1].kind == "ended":
                 del self._trials[number]
-        return found
+        given, self._read = self._read, []
+        return given
 
 
 def to_its_end(tale: list[Event]) -> list[Event]:
